@@ -1,0 +1,164 @@
+"""Divides pairs into train, validation and test so that nothing of one is in another."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pathclip.curate.dedup import near_pairs
+from pathclip.errors import DataError
+
+SPLITS = ("train", "val", "test")
+_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSettings:
+    """How groups are divided.
+
+    Attributes:
+        by: 'time' (train before validation before test), 'hash' (of the group's name), 'source' (as the
+            source prescribes), or 'auto': the first of source, time and hash that fits all pairs.
+        val: share of the pairs for validation, in [0, 1).
+        test: share for test.
+        seed: of 'hash'.
+    """
+
+    by: Literal["auto", "time", "hash", "source"] = "auto"
+    val: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
+            raise ValueError(f"val {self.val} and test {self.test} are shares whose sum is below 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What the division looks at in a pair.
+
+    Attributes:
+        id: of the pair.
+        group: that must stay whole.
+        created_at: ISO 8601 in UTC, None if unknown.
+        prescribed: split that the source prescribes, None if none.
+        sha256: of the image.
+        hashes: perceptual hashes of the image's flips and rotations.
+    """
+
+    id: str
+    group: str
+    created_at: str | None
+    prescribed: str | None
+    sha256: str
+    hashes: tuple[int, ...] = ()
+
+
+def split(members: Sequence[Member], settings: SplitSettings) -> list[str]:
+    """The split of each pair: 'train', 'val' or 'test'.
+
+    Raises:
+        DataError: 'time' or 'source' was asked for and a pair has no date or no known split.
+    """
+    by = settings.by
+    if by == "auto":
+        if members and all(member.prescribed for member in members):
+            by = "source"
+        elif members and all(member.created_at for member in members):
+            by = "time"
+        else:
+            by = "hash"
+    if by == "source":
+        return [_prescribed(member) for member in members]
+    groups = _by_time(members, settings) if by == "time" else _by_hash(members, settings)
+    return [groups[member.group] for member in members]
+
+
+def _prescribed(member: Member) -> str:
+    name = _NAMES.get(str(member.prescribed).strip().lower())
+    if name is None:
+        raise DataError(
+            f"{member.id}: split '{member.prescribed}' is none of train, val, test; "
+            "with split.by=hash the source's own splits are not used"
+        )
+    return name
+
+
+def _by_time(members: Sequence[Member], settings: SplitSettings) -> Mapping[str, str]:
+    """Groups in the order of their first post; the newest for test, those before for validation."""
+    first: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    for member in members:
+        if member.created_at is None:
+            raise DataError(f"{member.id}: has no date, so it cannot be split by time; use split.by=hash")
+        first[member.group] = min(first.get(member.group, member.created_at), member.created_at)
+        sizes[member.group] = sizes.get(member.group, 0) + 1
+    chosen, behind = {}, 0
+    for group in sorted(first, key=lambda name: (first[name], name), reverse=True):
+        # The share of newer pairs decides, so that a split of 0 stays empty.
+        share = behind / len(members)
+        chosen[group] = _name_at(share, settings)
+        behind += sizes[group]
+    return chosen
+
+
+def _by_hash(members: Sequence[Member], settings: SplitSettings) -> Mapping[str, str]:
+    """By a hash of the name: a group stays where it is when others are added."""
+    chosen = {}
+    for group in {member.group for member in members}:
+        digest = hashlib.sha256(f"{settings.seed}:{group}".encode()).digest()
+        share = int.from_bytes(digest[:8], "big") / 2**64
+        chosen[group] = _name_at(share, settings)
+    return chosen
+
+
+def _name_at(share: float, settings: SplitSettings) -> str:
+    """The split of what stands at `share` of the way from the test end, in [0, 1)."""
+    rounding = 1e-9  # 0.1 + 0.2 is a little more than 0.3
+    if share < settings.test - rounding:
+        return "test"
+    return "val" if share < settings.test + settings.val - rounding else "train"
+
+
+def check_leaks(members: Sequence[Member], splits: Sequence[str], max_distance: int | None = None) -> None:
+    """Fails if two splits share a group, an image or a near-duplicate.
+
+    Args:
+        members: all pairs.
+        splits: of each.
+        max_distance: bits in which near-duplicates differ at most; None leaves them unchecked.
+
+    Raises:
+        DataError: names the two pairs.
+    """
+    for what in ("group", "sha256"):
+        first: dict[str, int] = {}
+        for number, member in enumerate(members):
+            other = first.setdefault(getattr(member, what), number)
+            if splits[other] != splits[number]:
+                _leak(members[other], splits[other], member, splits[number], f"the same {what}")
+    if max_distance is None:
+        return
+    for later, earlier, distance in near_pairs([member.hashes for member in members], max_distance):
+        if splits[later] != splits[earlier]:
+            how = f"nearly the same image ({distance} of 64 bits)"
+            _leak(members[earlier], splits[earlier], members[later], splits[later], how)
+
+
+def _leak(one: Member, its: str, other: Member, others: str, how: str) -> None:
+    raise DataError(
+        f"leak: '{one.id}' in {its} and '{other.id}' in {others} have {how}. "
+        "Give both one group (source.columns.group), or let dedup.near_duplicates=drop remove one"
+    )

@@ -1,0 +1,33 @@
+"""`python -m pathclip.evaluate key=value …`, which `pathclip evaluate` becomes."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pathclip.launch import launch
+
+
+def task_list(arguments: Sequence[str]) -> list[str]:
+    """Turns `task=a,b` into `task=[a,b]`: both tasks in one run, which Hydra writes with brackets.
+
+    >>> task_list(["model=m", "task=lc25000,oral_oscc"])
+    ['model=m', 'task=[lc25000,oral_oscc]']
+
+    With `-m` the comma means a sweep, one run per task, and nothing is changed.
+    """
+    if "-m" in arguments or "--multirun" in arguments:
+        return list(arguments)
+    return [re.sub(r"^task=([\w/-]+(?:,[\w/-]+)+)$", r"task=[\1]", word) for word in arguments]
+
+
+def _run(cfg: Any) -> None:
+    from pathclip.evaluate.evaluate import evaluate
+
+    evaluate(cfg)
+
+
+if __name__ == "__main__":
+    sys.exit(launch("evaluate", _run, task_list(sys.argv[1:])))

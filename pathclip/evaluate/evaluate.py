@@ -1,0 +1,158 @@
+"""`evaluate(cfg)`: from a model folder and tasks to scores and a report, top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pathclip import __version__
+from pathclip.config import build, config_dir
+from pathclip.errors import ConfigError
+from pathclip.evaluate import report
+from pathclip.evaluate.subjects import Subject, load_subjects
+from pathclip.evaluate.task import Settings, Task, TaskResult
+from pathclip.model_folder import update_card
+from pathclip.types import Score
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateResult:
+    """What a run leaves.
+
+    Attributes:
+        scores: every figure of every task.
+        json: path of `report.json`.
+        html: path of `report.html`.
+        sections: those of the report, for a report that has others too.
+    """
+
+    scores: tuple[Score, ...]
+    json: Path
+    html: Path
+    sections: tuple[report.Section, ...]
+
+
+def evaluate(cfg: Any) -> EvaluateResult:
+    """Measures a model on the tasks of the config and writes `report.json` and `report.html`.
+
+    Args:
+        cfg: as `pathclip.launch.compose("evaluate", overrides)` gives it.
+
+    Raises:
+        PathclipError: a wrong value, model folder, table, shard or picture; embeddings that are not numbers.
+    """
+    settings = Settings(
+        cfg.batch_size, cfg.seed, cfg.bootstrap.resamples, cfg.limit, code_version=code_version()
+    )
+    _check(cfg, settings)
+    tasks: Mapping[str, Task] = {name: build(node, f"tasks.{name}") for name, node in cfg.tasks.items()}
+    subjects = load_subjects(str(cfg.model), cfg.runtime, cfg.precision, cfg.untrained)
+
+    results = {name: task.run(name, subjects, settings) for name, task in tasks.items()}
+
+    result = write_results(Path(cfg.out), subjects, results, settings)
+    if cfg.record:
+        update_card(cfg.model, scores=[asdict(score) for score in result.scores])
+    print_scores(result.scores)
+    print(f"report: {result.html}")
+    return result
+
+
+def write_results(
+    out: Path, subjects: Sequence[Subject], results: Mapping[str, TaskResult], settings: Settings
+) -> EvaluateResult:
+    """Writes `report.json` and `report.html` into `out`."""
+    scores = tuple(score for result in results.values() for score in result.scores)
+    sections = tuple(section for result in results.values() for section in result.sections)
+    models = [
+        {
+            "role": one.role,
+            "name": one.encoder.name,
+            "precision": one.encoder.precision,
+            "runtime": one.encoder.runtime,
+            "model_hash": one.model_hash,
+        }
+        for one in subjects
+    ]
+    json = report.write_scores(
+        out / "report.json",
+        scores,
+        models=models,
+        tasks={name: {**result.about, "remarks": result.remarks} for name, result in results.items()},
+        settings=asdict(settings),
+    )
+    name = subjects[0].encoder.name if subjects else "no model"
+    weights = next((one.model_hash[:12] for one in subjects), "")
+    lead = (
+        f"{', '.join(one.title for one in subjects)}; weights {weights}; pathclip {settings.code_version}; "
+        f"{settings.resamples} resamples, seed {settings.seed}."
+    )
+    html = report.write_report(out / "report.html", f"Evaluation of {name}", sections, lead)
+    return EvaluateResult(scores, json, html, sections)
+
+
+def print_scores(scores: Sequence[Score]) -> None:
+    """A short table on stdout: balanced accuracy, and the largest k of recall@k, of every method."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = [score for score in scores if _is_headline(score, scores)]
+    variants = list(dict.fromkeys(str(score.context["variant"]) for score in shown))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("task", "score", "by", *map(report.words, variants)):
+        table.add_column(column, overflow="fold")
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for score in shown:
+        key = (str(score.context["task"]), report.words(score.name), report.method_text(score.context))
+        rows.setdefault(key, {})[str(score.context["variant"])] = report.value_text(score)
+    for row, cells in rows.items():
+        table.add_row(*row, *(cells.get(variant, "") for variant in variants))
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 160  # a log has no edge to wrap at
+    console.print(table)
+
+
+def code_version() -> str:
+    """The package's version and a hash of its source: what measured, even between releases."""
+    digest = hashlib.sha256()
+    package = Path(__file__).resolve().parents[1]
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode())
+        digest.update(file.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+def _is_headline(score: Score, scores: Sequence[Score]) -> bool:
+    name = score.name
+    if name.startswith("balanced_accuracy"):
+        return True
+    first = next(one for one in scores if one.context["task"] == score.context["task"])
+    if score.context.get("definition") != first.context.get("definition") or "_recall@" not in name:
+        return False
+    ks = [
+        _k(one.name)
+        for one in scores
+        if "_recall@" in one.name and one.context["task"] == first.context["task"]
+    ]
+    return _k(name) == max(ks)
+
+
+def _k(name: str) -> int:
+    return int(name.split("@")[1].split("_")[0])
+
+
+def _check(cfg: Any, settings: Settings) -> None:
+    if not cfg.model:
+        raise ConfigError("model: name a model folder, as in model=outputs/train/…/model")
+    if not cfg.tasks:
+        known = sorted(file.stem for file in (config_dir() / "task").glob("*.yaml"))
+        raise ConfigError(f"task: name at least one, as in task={known[0]}. Known: {', '.join(known)}")
+    for name, value in (("batch_size", settings.batch_size), ("bootstrap.resamples", settings.resamples)):
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    if settings.limit is not None and (not isinstance(settings.limit, int) or settings.limit < 1):
+        raise ConfigError(f"limit: expected a whole number of at least 1, or null, got {settings.limit!r}")

@@ -1,0 +1,107 @@
+"""Which encoders a run measures: every precision that the model folder holds, and the untrained model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+import pathclip
+from pathclip.errors import ConfigError
+from pathclip.evaluate.leaks import training_pictures
+from pathclip.model_folder import ModelFolder, open_model_folder
+from pathclip.runtime.encoder import Encoder, available_precisions
+
+WEIGHTS = "open_clip_model.safetensors"
+Role = Literal["model", "untrained"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One encoder to measure.
+
+    Attributes:
+        role: 'model', or 'untrained' for the one it is compared with.
+        encoder: what encodes.
+        model_hash: names the weights; see `ModelFolder.hash`.
+        seen: SHA-256 of the pictures it was trained on; None if they are not known.
+    """
+
+    role: Role
+    encoder: Encoder
+    model_hash: str = ""
+    seen: frozenset[str] | None = None
+
+    @property
+    def key(self) -> str:
+        """'model int8', 'untrained fp32' …: unique in a run."""
+        return f"{self.role} {self.encoder.precision}"
+
+    @property
+    def title(self) -> str:
+        """For people: the model's own name, its precision and runtime."""
+        name = self.encoder.name
+        if self.role == "untrained" and "untrained" not in name:
+            name += ", untrained"
+        return f"{name} ({self.encoder.precision}, {self.encoder.runtime})"
+
+
+def load_subjects(
+    folder: str, runtime: str = "auto", precision: str = "all", untrained: str | None = None
+) -> list[Subject]:
+    """Loads the encoders of a run.
+
+    Args:
+        folder: the model folder.
+        runtime: 'onnx', 'torch', or 'auto': int8 by ONNX, fp32 by ONNX where the folder has it so, else
+            by torch.
+        precision: 'int8', 'fp32', or 'all' that the folder holds.
+        untrained: folder of the model before training, measured in fp32 where it has that.
+
+    Returns:
+        int8 before fp32, the untrained model last.
+
+    Raises:
+        ModelFolderError: no model folder, a changed file, or it lacks the precision.
+        ConfigError: an unknown runtime or precision.
+    """
+    for name, value, known in (
+        ("runtime", runtime, ("auto", "onnx", "torch")),
+        ("precision", precision, ("all", "int8", "fp32")),
+    ):
+        if value not in known:
+            raise ConfigError(f"{name}: '{value}' is none of {', '.join(known)}")
+    subjects = _load(folder, "model", runtime, precision)
+    return subjects + (_load(untrained, "untrained", runtime, "all")[-1:] if untrained else [])
+
+
+def _load(path: str, role: Role, runtime: str, precision: str) -> list[Subject]:
+    folder = open_model_folder(path, verify=False)
+    precisions: Sequence[str] = [precision] if precision != "all" else _held(folder, runtime)
+    seen = training_pictures(folder.card) if role == "model" else frozenset()
+    return [
+        Subject(
+            role,
+            pathclip.load(path, runtime=_runtime(folder, runtime, one), precision=one),  # type: ignore[arg-type]
+            folder.hash,
+            seen,
+        )
+        for one in precisions
+    ]
+
+
+def _held(folder: ModelFolder, runtime: str) -> list[str]:
+    """Precisions that can run here; at least one, so that `pathclip.load` says what is missing."""
+    onnx: list[str] = [] if runtime == "torch" else list(available_precisions(folder))
+    torch = runtime != "onnx" and folder.has(WEIGHTS) and find_spec("torch") is not None
+    held: list[str] = [one for one in ("int8", "fp32") if one in onnx or (one == "fp32" and torch)]
+    return held or ["fp32"]
+
+
+def _runtime(folder: ModelFolder, runtime: str, precision: str) -> str:
+    if runtime != "auto":
+        return runtime
+    if precision in available_precisions(folder) or not folder.has(WEIGHTS):
+        return "onnx"
+    return "torch" if precision == "fp32" else "onnx"

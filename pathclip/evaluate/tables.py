@@ -1,0 +1,56 @@
+"""Reads a table row by row, so that a mistake in it can be named by its line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pathclip.config import nearest
+from pathclip.errors import DataError
+
+
+def lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Rows of a CSV or JSONL file with their line numbers.
+
+    Raises:
+        DataError: no such file, or malformed; names file and line.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            if file.suffix.lower() in (".jsonl", ".ndjson"):
+                for line, text in enumerate(stream, 1):
+                    if text.strip():
+                        yield line, _json_object(file, line, text)
+                return
+            reader = csv.DictReader(stream)
+            for values in reader:
+                yield reader.line_num, values
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such table") from None
+    except IsADirectoryError:
+        raise DataError(f"{file}: a folder, not a table") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{file}: not UTF-8 text") from None
+    except csv.Error as error:
+        raise DataError(f"{file}, line {reader.line_num}: not valid CSV ({error})") from None
+
+
+def _json_object(file: Path, line: int, text: str) -> Mapping[str, Any]:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{file}, line {line}: not valid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{file}, line {line}: not a JSON object")
+    return values
+
+
+def need_columns(file: Path, line: int, values: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """Raises DataError with the nearest names if a row lacks one of the columns."""
+    for column in columns:
+        if column not in values:
+            known = [str(name) for name in values if name]
+            raise DataError(f"{file}, line {line}: there is no column '{column}'.{nearest(column, known)}")

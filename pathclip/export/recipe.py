@@ -1,0 +1,65 @@
+"""How a tower is quantised, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pathclip.errors import ConfigError
+
+Calibration = Literal["minmax", "percentile", "mse"]
+OPERATORS = ("Conv", "Clip", "Relu", "MatMul", "Gemm", "Gather")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Static quantisation of one tower: uint8 activations, int8 weights, int32 sums.
+
+    Attributes:
+        calibration: how an activation's range is read off its values: 'minmax', 'percentile' or 'mse'.
+        percentile: share of values in per cent that stays inside the range, for 'percentile'.
+        weight_bits: 7 keeps weights within [-64, 64], so that the 16-bit sums of two products of CPUs
+            without VNNI cannot saturate (255 · 64 · 2 < 2¹⁵); 8 is exact only on CPUs with VNNI.
+        per_channel: one scale per output channel of a weight, else one per tensor.
+        bias_correction: cancels the mean shift that rounding the weights causes (Nagel et al. 2019,
+            arXiv:1906.04721, section 4.2).
+        smoothing: moves outlier channels from activations into weights of matrix products, with this
+            exponent in [0, 1) (SmoothQuant, Xiao et al. 2023, arXiv:2211.10438); 0 leaves it out.
+        keep_fp32: layers that stay in fp32: 'stem' (the first convolution and the depthwise one after
+            it), 'depthwise' (all), or the beginning of node names.
+        operators: ONNX operators that are quantised.
+    """
+
+    calibration: Calibration = "mse"
+    percentile: float = 99.99
+    weight_bits: int = 7
+    per_channel: bool = True
+    bias_correction: bool = True
+    smoothing: float = 0.7
+    keep_fp32: Sequence[str] = ("stem",)
+    operators: Sequence[str] = OPERATORS
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range."""
+        if self.calibration not in ("minmax", "percentile", "mse"):
+            raise ConfigError(f"recipe.calibration: '{self.calibration}' is none of minmax, percentile, mse")
+        if self.weight_bits not in (7, 8):
+            raise ConfigError(f"recipe.weight_bits: {self.weight_bits} is neither 7 nor 8")
+        if not 50.0 < self.percentile <= 100.0:
+            raise ConfigError(f"recipe.percentile: {self.percentile} is not within (50, 100]")
+        if not 0.0 <= self.smoothing < 1.0:
+            raise ConfigError(f"recipe.smoothing: {self.smoothing} is not within [0, 1)")
+        unknown = sorted(set(self.operators) - set(OPERATORS))
+        if unknown:
+            raise ConfigError(f"recipe.operators: {', '.join(unknown)}; known are {', '.join(OPERATORS)}")
+
+    def describe(self) -> str:
+        """One line for the report."""
+        parts = [self.calibration if self.calibration != "percentile" else f"percentile {self.percentile:g}"]
+        parts.append(f"{self.weight_bits}-bit weights" + ("" if self.per_channel else " per tensor"))
+        if self.smoothing:
+            parts.append(f"smoothing {self.smoothing:g}")
+        if self.bias_correction:
+            parts.append("bias correction")
+        return ", ".join(parts)

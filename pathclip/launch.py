@@ -1,0 +1,199 @@
+"""Runs a pipeline verb under Hydra, and turns a wrong key or value into one clear line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pathclip.config import config_dir, nearest
+from pathclip.errors import ConfigError, PathclipError
+
+# Hydra's own switches, after which overrides need no check of ours because nothing is run.
+_HYDRA_ONLY = ("--help", "-h", "--hydra-help", "--version", "--info", "-i")
+
+
+def compose(verb: str, overrides: list[str] | None = None) -> Any:
+    """Composes the config of a verb as the command line would.
+
+    Args:
+        verb: 'curate', 'train', 'evaluate' or 'export'.
+        overrides: as typed: 'key=value', '+key=value', '~key'.
+
+    Returns:
+        The composed `DictConfig`, interpolations unresolved.
+
+    Raises:
+        ConfigError: an override names no key, no option or is not well-formed.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
+            named = _for_hydra(verb, overrides or [])
+            return hydra_compose(config_name=verb, overrides=named, return_hydra_config=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(verb, error, overrides or [])) from None
+
+
+def launch(
+    verb: str, run: Callable[[Any], Any], argv: list[str] | None = None, out_is_run_folder: bool = True
+) -> int:
+    """Runs `run(cfg)` under `hydra.main` and returns the process's exit status.
+
+    A mistake of the user's gives one line on stderr and status 1; an interrupt gives 130. Everything
+    else keeps its traceback, because it is ours to mend.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    failure: list[Exception] = []
+
+    @hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")
+    def main(cfg: Any) -> Any:
+        # In a sweep every job gets a folder of its own, whatever `out` says.
+        sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+        with open_dict(cfg):
+            if out_is_run_folder:
+                cfg.out = HydraConfig.get().runtime.output_dir
+            elif sweeping:
+                cfg.out = f"{HydraConfig.get().runtime.output_dir}/{Path(str(cfg.out)).name}"
+        logging.captureWarnings(True)
+        try:
+            return run(cfg)
+        except (PathclipError, OmegaConfBaseException) as error:
+            # Raised on, Hydra would print lines of its own; so a sweep also goes on with its other jobs.
+            message = str(error) if isinstance(error, PathclipError) else _first_line(error)
+            print(f"pathclip {verb}: {message}", file=sys.stderr)
+            failure.append(error)
+            return None
+
+    try:
+        if not any(word in _HYDRA_ONLY for word in arguments):
+            _check(verb, arguments)
+        sys.argv = [f"pathclip {verb}", *_for_hydra(verb, arguments)]
+        main()
+    except PathclipError as error:
+        print(f"pathclip {verb}: {error}", file=sys.stderr)
+        return 1
+    except OmegaConfBaseException as error:
+        print(f"pathclip {verb}: {_first_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"pathclip {verb}: stopped", file=sys.stderr)
+        return 130
+    return 1 if failure else 0
+
+
+def _for_hydra(verb: str, overrides: list[str]) -> list[str]:
+    """What users type, in the words that Hydra needs.
+
+    `experiment=x` sets keys of the whole config, so that line 1 of the file can be its command and not
+    Hydra's `@package`. `model=folder` of a verb that reads a model goes under a key of its own, because
+    Hydra takes `model` for a choice of the config group of that name; the roots of those verbs hold
+    `model_folder` and `model: ${model_folder}`.
+    """
+    words = [re.sub(r"^(\+{0,2})experiment=", r"\1experiment@_global_=", word) for word in overrides]
+    if verb == "train":
+        return words
+    return [re.sub(r"^(\+{0,2})model=", r"\1model_folder=", word) for word in words]
+
+
+def _check(verb: str, arguments: list[str]) -> None:
+    """Composes once before Hydra does, so that the message is ours; a sweep's choices one by one."""
+    overrides = []
+    takes_value = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn"}
+    if any(word.split("=")[0] in {"--config-dir", "-cd", "--config-name", "-cn"} for word in arguments):
+        return  # somebody's own configs: Hydra's messages name their files
+    skip = False
+    for word in arguments:
+        if skip:
+            skip = False
+        elif word in takes_value:
+            skip = True
+        elif not word.startswith("-"):
+            if "=" not in word and not word.startswith("~"):
+                raise ConfigError(f"'{word}' is no override; write key=value, as in out=runs/first")
+            overrides.append(word)
+    sweeping = "-m" in arguments or "--multirun" in arguments
+    compose(verb, [_first_choice(word) if sweeping else word for word in overrides])
+
+
+def _first_choice(override: str) -> str:
+    key, _, value = override.partition("=")
+    if re.match(r"^(range|interval|choice|glob)\(", value):
+        inner = value[value.index("(") + 1 :].rstrip(")")
+        return f"{key}={inner.split(',')[0]}" if value.startswith(("range", "interval", "choice")) else key
+    depth = 0
+    for position, letter in enumerate(value):
+        depth += (letter in "[{(") - (letter in "]})")
+        if letter == "," and depth == 0:
+            return f"{key}={value[:position]}"
+    return override
+
+
+def _explain(verb: str, error: Exception, overrides: list[str]) -> str:
+    """One line that says which override is wrong and what would be right."""
+    text = str(error)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match.group(1)
+        return f"'{key}': there is no such key.{nearest_key(verb, key)}"
+    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+        group, name = match.groups()
+        options = sorted(p.stem for p in (config_dir() / group).glob("*.yaml"))
+        if options:
+            return f"{group}={name}: there is no such config.{nearest(name, options)}"
+    if match := re.search(r"Could not override '?(\S+?)'?\.? ?No match", text):
+        return f"'{match.group(1)}': there is no such config group.{nearest_key(verb, match.group(1))}"
+    if match := re.search(r"Key '([^']+)' is not in struct", text):
+        return f"'{match.group(1)}': there is no such key.{nearest_key(verb, match.group(1))}"
+    return _first_line(error)
+
+
+def nearest_key(verb: str, key: str) -> str:
+    """The hint with the nearest valid keys of the verb's default config."""
+    known = set(_keys(compose(verb)))
+    last = key.rsplit(".", 1)[-1]
+    same_name = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    if same_name and key not in same_name:
+        return f" Did you mean {' or '.join(sorted(same_name)[:3])}?"
+    hint = nearest(key, known)
+    if not hint and (parent := key.rpartition(".")[0]) in known:
+        inner = [name for name in known if name.startswith(f"{parent}.")]
+        return nearest(key, inner) or f" Known: {', '.join(sorted(inner)[:20])}."
+    return hint or f" `pathclip {verb} --cfg job` shows every key."
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    from omegaconf import DictConfig
+
+    found: list[str] = []
+    for name in node:
+        key = f"{prefix}{name}"
+        found.append(key)
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            found += _keys(child, f"{key}.")
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
+    if key and "Missing mandatory value" in lines[0]:
+        return f"{key}: a value is needed, as in {key}=…"
+    return f"{key}: {lines[0]}" if key else (lines[0] if lines else type(error).__name__)

@@ -1,0 +1,1 @@
+"""Dual encoders built from open_clip, timm and Hugging Face towers, their losses and their folder."""

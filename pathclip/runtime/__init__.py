@@ -1,0 +1,1 @@
+"""What runs a model folder without torch: decoding, preprocessing, tokens, encoders, classification."""

@@ -1,0 +1,127 @@
+"""Zero-shot classification: a picture's nearest class descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathclip.errors import DataError
+from pathclip.runtime.encoder import Encoder, normalise
+from pathclip.types import Label
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Used where the model's card has none; wordings that captions of histopathology use.
+TEMPLATES = (
+    "an H&E image of {}.",
+    "histopathology of {}.",
+    "a histopathology slide showing {}.",
+    "a photomicrograph of {}.",
+    "{}, H&E stain.",
+    "{}.",
+)
+Labels = Sequence[str] | Mapping[str, Sequence[str]]
+
+
+def class_embeddings(encoder: Encoder, labels: Labels, templates: Sequence[str]) -> NDArray[np.float32]:
+    """One vector per class by prompt ensembling (Radford et al. 2021, arXiv:2103.00020, section 3.1.4).
+
+    Args:
+        encoder: whose text tower is used.
+        labels: class names, or class name → wordings of it; all wordings weigh the same.
+        templates: sentences with `{}` where the class goes.
+
+    Returns:
+        float32 [classes, d]: the mean of the normalised embeddings of templates x wordings, normalised
+        again; in the order of `labels`.
+
+    Raises:
+        DataError: fewer than one class, a class given twice or without words, a template without `{}`.
+    """
+    wordings = label_wordings(labels)
+    _check_templates(templates)
+    prompts = [[fill(t, word) for word in words for t in templates] for words in wordings.values()]
+    vectors = encoder.encode_texts([prompt for group in prompts for prompt in group])
+    ends = np.cumsum([len(group) for group in prompts])
+    return normalise(np.stack([part.mean(axis=0) for part in np.split(vectors, ends[:-1])]))
+
+
+def classify(
+    encoder: Encoder,
+    images: Sequence[Image.Image] | NDArray[np.uint8],
+    labels: Labels,
+    templates: Sequence[str] = TEMPLATES,
+    embeddings: NDArray[np.float32] | None = None,
+) -> list[list[Label]]:
+    """Classifies pictures by the similarity to descriptions of the classes.
+
+    Args:
+        encoder: a model with its towers.
+        images: pictures, or uint8 [n, h, w, 3].
+        labels: as in `class_embeddings`.
+        templates: as in `class_embeddings`.
+        embeddings: [classes, d] from an earlier `class_embeddings` of the same labels; the text tower
+            is then not needed.
+
+    Returns:
+        Per picture all classes, the most probable first. Probabilities are the softmax of
+        `logit_scale * cosine similarity`: they compare the given classes with each other and are no
+        probability that the picture shows any of them.
+
+    Raises:
+        DataError: as `class_embeddings`, or `embeddings` does not fit the labels.
+    """
+    names = list(label_wordings(labels))
+    if embeddings is None:
+        embeddings = class_embeddings(encoder, labels, templates)
+    if embeddings.shape != (len(names), encoder.dim):
+        raise DataError(
+            f"class embeddings {list(embeddings.shape)} for {len(names)} labels of dimension {encoder.dim}"
+        )
+    similarities = encoder.encode_images(images) @ embeddings.T
+    return [rank_labels(names, row, encoder.logit_scale) for row in similarities]
+
+
+def rank_labels(names: Sequence[str], similarities: NDArray[np.float32], logit_scale: float) -> list[Label]:
+    """Similarities [classes] of one picture to its labels, the most probable first."""
+    logits = logit_scale * similarities.astype(np.float64)
+    weights = np.exp(logits - logits.max())
+    probabilities = weights / weights.sum()
+    order = np.argsort(-probabilities, kind="stable")
+    return [Label(names[i], float(probabilities[i]), float(similarities[i])) for i in order]
+
+
+def fill(template: str, label: str) -> str:
+    """The template with the label at `{}`; unlike `str.format` it evaluates nothing."""
+    return template.replace("{}", label)
+
+
+def label_wordings(labels: Labels) -> dict[str, list[str]]:
+    """Class name → its wordings, checked.
+
+    Raises:
+        DataError: no class, an empty one, or one given twice.
+    """
+    if isinstance(labels, Mapping):
+        wordings = {name: list(words) or [name] for name, words in labels.items()}
+    else:
+        wordings = {name: [name] for name in labels}
+        if len(wordings) < len(labels):
+            raise DataError(f"labels: each class once, please: {', '.join(labels)}")
+    if not wordings:
+        raise DataError("labels: no class given")
+    if any(not word.strip() for words in wordings.values() for word in words):
+        raise DataError("labels: an empty wording")
+    return wordings
+
+
+def _check_templates(templates: Sequence[str]) -> None:
+    if not templates:
+        raise DataError("templates: none given")
+    for template in templates:
+        if "{}" not in template:
+            raise DataError(f"templates: '{template}' has no {{}} where the label goes")

@@ -1,0 +1,150 @@
+"""From a picture to a model's input, with the same numbers as open_clip's evaluation transform."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pathclip.errors import ModelFolderError
+from pathclip.runtime.images import open_image, to_rgb
+
+__all__ = ["Preprocess", "open_image"]
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_RESAMPLING = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    # open_clip evaluates with bicubic where it trained with a random choice.
+    "random": Image.Resampling.BICUBIC,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """Resizes, crops and normalises as `open_clip.transform.image_transform_v2(…, is_train=False)`.
+
+    Attributes:
+        size: (height, width) of the model's input in pixels.
+        mean: per channel, of values in [0, 1].
+        std: per channel, of values in [0, 1].
+        interpolation: 'bicubic' or 'bilinear'.
+        resize_mode: 'shortest' fits the shorter side and crops the centre, 'longest' fits the longer
+            side and pads, 'squash' ignores the aspect ratio.
+        fill_color: grey value 0–255 of the padding.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    fill_color: int = 0
+
+    @classmethod
+    def from_card(cls, values: Mapping[str, Any]) -> Preprocess:
+        """Reads the card's `preprocess` (open_clip's `preprocess_cfg`).
+
+        Raises:
+            ModelFolderError: a value is not what open_clip would accept; names the key.
+        """
+        size = values.get("size", 224)
+        height, width = (size, size) if isinstance(size, int) else _numbers(values, "size", 2)
+        for name, value in (("height", height), ("width", width)):
+            if not isinstance(value, int) or not 1 <= value <= 4096:
+                raise ModelFolderError(f"preprocess.size: {name} must be a whole number in 1–4096: {size!r}")
+        interpolation = values.get("interpolation") or "bicubic"
+        if interpolation not in _RESAMPLING:
+            raise ModelFolderError(f"preprocess.interpolation: {interpolation!r} is none of {[*_RESAMPLING]}")
+        resize_mode = values.get("resize_mode") or "shortest"
+        if resize_mode not in ("shortest", "longest", "squash"):
+            raise ModelFolderError(f"preprocess.resize_mode: {resize_mode!r} is unknown")
+        if values.get("mode", "RGB") != "RGB":
+            raise ModelFolderError(f"preprocess.mode: only RGB is known, not {values['mode']!r}")
+        mean = _numbers(values, "mean", 3) if values.get("mean") else CLIP_MEAN
+        std = _numbers(values, "std", 3) if values.get("std") else CLIP_STD
+        if min(std) <= 0:
+            raise ModelFolderError(f"preprocess.std: must be above 0, not {std}")
+        fill = int(values.get("fill_color") or 0)
+        return cls((height, width), mean, std, interpolation, resize_mode, fill)
+
+    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
+        """One image of any mode and size to float32 [3, h, w]."""
+        return self.normalise(self.pixels(image)[None])[0]
+
+    def batch(self, images: Sequence[Image.Image] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Images, or uint8 [n, h, w, 3] of any size, to float32 [n, 3, h, w]."""
+        if isinstance(images, np.ndarray):
+            if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+                raise ValueError(f"expected uint8 [n, h, w, 3], got {images.dtype} {list(images.shape)}")
+            if images.shape[1:3] == self.size:
+                return self.normalise(images)
+            images = [Image.fromarray(pixels) for pixels in images]
+        if not len(images):
+            return np.zeros((0, 3, *self.size), np.float32)
+        return self.normalise(np.stack([self.pixels(image) for image in images]))
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """One image resized and cropped, not yet normalised: uint8 [h, w, 3]. Twice is as good as once."""
+        # open_clip converts after resizing; a palette must not be interpolated, so here it comes first.
+        return np.asarray(self._fit(to_rgb(image)))
+
+    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels uint8 [n, h, w, 3] of the right size to float32 [n, 3, h, w]: (value / 255 − mean) / std."""
+        values = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        values /= np.float32(255)
+        values -= np.asarray(self.mean, np.float32)[:, None, None]
+        values /= np.asarray(self.std, np.float32)[:, None, None]
+        return values
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        height, width = self.size
+        resampling = _RESAMPLING[self.interpolation]
+        if self.resize_mode == "squash":
+            return _resize(image, width, height, resampling)
+        ratios = image.height / height, image.width / width
+        if self.resize_mode == "longest":
+            new_width, new_height = (round(side / max(ratios)) for side in image.size)
+            image = _resize(image, max(1, new_width), max(1, new_height), resampling)
+            return _centre(image, width, height, self.fill_color)
+        if height == width:
+            # torchvision truncates the longer side where ResizeKeepRatio, below, rounds.
+            short, long = min(image.size), max(image.size)
+            longer = int(height * long / short)
+            new_width, new_height = (height, longer) if image.width <= image.height else (longer, height)
+        else:
+            new_width, new_height = (round(side / min(ratios)) for side in image.size)
+            resampling = Image.Resampling.BICUBIC
+        return _centre(_resize(image, new_width, new_height, resampling), width, height, 0)
+
+
+def _resize(image: Image.Image, width: int, height: int, resampling: Image.Resampling) -> Image.Image:
+    return image if image.size == (width, height) else image.resize((width, height), resampling)
+
+
+def _centre(image: Image.Image, width: int, height: int, fill: int) -> Image.Image:
+    """Cuts or pads to the size about the centre; an odd pixel of padding goes right and below."""
+    more_x, more_y = max(0, width - image.width), max(0, height - image.height)
+    if more_x or more_y:
+        border = (more_x // 2, more_y // 2, (more_x + 1) // 2, (more_y + 1) // 2)
+        image = ImageOps.expand(image, border, (fill, fill, fill))
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _numbers(values: Mapping[str, Any], key: str, n: int) -> Any:
+    found = values[key]
+    if isinstance(found, int | float):
+        found = [found] * n
+    if (
+        not isinstance(found, Sequence)
+        or len(found) != n
+        or not all(isinstance(v, int | float) for v in found)
+    ):
+        raise ModelFolderError(f"preprocess.{key}: expected {n} numbers, got {found!r}")
+    return tuple(found)

@@ -1,0 +1,50 @@
+"""Text to token ids with the `tokenizers` package, for CLIP's BPE and for WordPiece models alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathclip.errors import ModelFolderError
+
+
+class Tokenizer:
+    """Reads a `tokenizer.json` and gives rows of a fixed length.
+
+    Args:
+        tokenizer_json: the file, or its content.
+        context_length: tokens per row. Longer texts are cut so that the closing special token stays.
+        pad_id: id that fills shorter rows; the text tower knows the padding by it.
+
+    Raises:
+        ModelFolderError: the file is missing or is no tokenizer.
+    """
+
+    def __init__(self, tokenizer_json: Path | str | bytes, context_length: int, pad_id: int) -> None:
+        from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+        name = "tokenizer.json" if isinstance(tokenizer_json, bytes) else str(tokenizer_json)
+        try:
+            content = (
+                tokenizer_json if isinstance(tokenizer_json, bytes) else Path(tokenizer_json).read_bytes()
+            )
+            self._tokenizer = HuggingFaceTokenizer.from_buffer(content)
+        except FileNotFoundError:
+            raise ModelFolderError(f"{name}: no such file") from None
+        except Exception as error:  # the Rust side raises plain Exception
+            raise ModelFolderError(f"{name}: not a tokenizer ({error})") from error
+        self.context_length = context_length
+        self.pad_id = pad_id
+        # The file's own settings may differ from the model's; the card decides.
+        self._tokenizer.enable_truncation(max_length=context_length)
+        pad_token = self._tokenizer.id_to_token(pad_id) or "[PAD]"
+        self._tokenizer.enable_padding(length=context_length, pad_id=pad_id, pad_token=pad_token)
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Texts to int64 [n, context_length]."""
+        if not texts:
+            return np.zeros((0, self.context_length), np.int64)
+        return np.array([row.ids for row in self._tokenizer.encode_batch(list(texts))], np.int64)

@@ -1,0 +1,225 @@
+"""The training stream: shards in, whole batches out, in an order that seed and epoch alone decide.
+
+Every consumer (rank × worker) walks the same order and keeps what is its own. So the number of workers
+never changes a batch, a killed run continues with the batch that it would have seen next, more
+consumers than shards is no problem, and two ranks see the two halves of what one rank would see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from pathclip.errors import ConfigError, DataError
+from pathclip.shards.reader import shard_sizes
+
+Raw = dict[str, Any]
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A 63-bit seed from several parts; unlike a sum, no two combinations meet."""
+    text = "/".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in the stream a run is: the next batch is `batch` of `epoch`."""
+
+    epoch: int = 0
+    batch: int = 0
+
+
+class ShardStream(IterableDataset):
+    """Batches of one rank for one epoch.
+
+    Args:
+        folders: each with shards and `sizes.json`.
+        batch_size: of this rank.
+        collate: makes a batch of `batch_size` raw samples; it gets (samples, position, generator seed).
+        seed: of order and augmentation.
+        shuffle_buffer: samples held for shuffling; 0 keeps the order of the (permuted) shards.
+        rank: of this process.
+        world: number of processes.
+        limit: use at most this many samples of the whole.
+
+    Raises:
+        DataError: no shards, or fewer samples than one global batch.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[str | Path],
+        batch_size: int,
+        collate: Callable[[list[Raw], Position, int], Any],
+        seed: int = 0,
+        shuffle_buffer: int = 2000,
+        rank: int = 0,
+        world: int = 1,
+        limit: int | None = None,
+    ):
+        super().__init__()
+        if batch_size < 2:
+            raise ConfigError(f"data.batch_size is {batch_size}; a contrastive batch needs at least 2 pairs")
+        self.sizes: Mapping[str, int] = {
+            str(Path(folder) / name): size for folder in folders for name, size in shard_sizes(folder).items()
+        }
+        self.batch_size, self.collate = batch_size, collate
+        self.seed, self.shuffle_buffer = seed, shuffle_buffer
+        self.rank, self.world = rank, world
+        self.limit = limit
+        self.position = Position()
+        if self.steps < 1:
+            raise DataError(
+                f"{', '.join(map(str, folders))}: {self.samples} samples are fewer than one batch of "
+                f"{batch_size} on each of {world} processes; lower data.batch_size"
+            )
+
+    @property
+    def samples(self) -> int:
+        """Samples in an epoch before the last incomplete batch is left out."""
+        total = sum(self.sizes.values())
+        return min(total, self.limit) if self.limit else total
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch, the same on every rank; the incomplete one at the end is left out."""
+        return self.samples // (self.batch_size * self.world)
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        start = self.position
+        own = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        for index, samples in enumerate(self._global_batches(start.epoch)):
+            # The loader takes from its workers in turn, beginning with the first: so count from the start.
+            if index < start.batch or (index - start.batch) % count != number:
+                continue
+            seed = derived_seed(self.seed, start.epoch, index, self.rank, "augment")
+            yield self.collate(samples[own], Position(start.epoch, index), seed)
+
+    def _global_batches(self, epoch: int) -> Iterator[list[Raw]]:
+        import webdataset as wds
+
+        pipeline = wds.DataPipeline(
+            _ShardOrder(list(self.sizes), derived_seed(self.seed, epoch, "shards")),
+            _open_shards,
+            partial(wds.tariterators.tar_file_expander, handler=_name_the_shard),
+            wds.tariterators.group_by_keys,
+            _Take(self.limit),
+            _Shuffle(self.shuffle_buffer, derived_seed(self.seed, epoch, "samples")),
+        )
+        batch: list[Raw] = []
+        size = self.batch_size * self.world
+        steps = 0
+        for sample in pipeline:
+            batch.append(sample)
+            if len(batch) == size:
+                yield batch
+                batch = []
+                steps += 1
+                if steps == self.steps:
+                    return
+        raise DataError(
+            f"the shards hold fewer samples than sizes.json says ({steps} of {self.steps} batches); "
+            "write them again or correct sizes.json"
+        )
+
+
+@dataclass
+class _ShardOrder:
+    urls: list[str]
+    seed: int
+
+    def __call__(self) -> Iterator[Raw]:
+        order = list(self.urls)
+        random.Random(self.seed).shuffle(order)
+        for url in order:
+            yield {"url": url}
+
+
+def _open_shards(source: Iterable[Raw]) -> Iterator[Raw]:
+    """Opens local files only: webdataset's own opener would run a shell for 'pipe:' addresses."""
+    for sample in source:
+        with Path(sample["url"]).open("rb") as stream:
+            yield {**sample, "stream": stream}
+
+
+@dataclass
+class _Take:
+    limit: int | None
+
+    def __call__(self, source: Iterable[Raw]) -> Iterator[Raw]:
+        for count, sample in enumerate(source):
+            if self.limit and count >= self.limit:
+                return
+            yield sample
+
+
+@dataclass
+class _Shuffle:
+    """Holds `size` samples and gives out a random one for each that comes in."""
+
+    size: int
+    seed: int
+
+    def __call__(self, source: Iterable[Raw]) -> Iterator[Raw]:
+        rng = random.Random(self.seed)
+        held: list[Raw] = []
+        for sample in source:
+            if len(held) < self.size:
+                held.append(sample)
+                continue
+            if not held:
+                yield sample
+                continue
+            place = rng.randrange(len(held))
+            sample, held[place] = held[place], sample
+            yield sample
+        rng.shuffle(held)
+        yield from held
+
+
+def _name_the_shard(error: BaseException) -> bool:
+    raise DataError(f"{getattr(error, 'args', [''])[-1]}: not a readable shard ({error})") from error
+
+
+class StreamLoader:
+    """Each pass is one epoch; the first may begin in the middle.
+
+    Args:
+        stream: of this rank.
+        position: tells the next batch to train on. It is asked at the beginning of each pass, and must
+            follow the batches that were trained on, not those that workers fetched ahead.
+        workers: loader processes; 0 loads in this one.
+    """
+
+    def __init__(self, stream: ShardStream, position: Callable[[], Position], workers: int = 0):
+        self.stream = stream
+        self.position = position
+        self.workers = workers
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return self.stream.steps
+
+    def __iter__(self) -> Iterator[Any]:
+        position = self.position()
+        if position.batch >= len(self):
+            position = Position(position.epoch + 1, 0)
+        self.stream.position = position
+        loader = torch.utils.data.DataLoader(
+            self.stream,
+            batch_size=None,
+            num_workers=self.workers,
+            prefetch_factor=2 if self.workers else None,
+        )
+        return iter(loader)

@@ -1,0 +1,1 @@
+"""Training: a Lightning module, its callbacks, and `train(cfg)`."""

@@ -1,0 +1,123 @@
+"""`train(cfg)`: from a config to a model folder, top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from pathclip.config import build
+from pathclip.errors import ConfigError, PathclipError
+from pathclip.model.build import Towers
+from pathclip.runtime.preprocess import Preprocess
+from pathclip.runtime.tokenizer import Tokenizer
+from pathclip.train.allocator import keep_freed_memory
+from pathclip.train.callbacks import find_checkpoint, record_run
+from pathclip.train.task import ContrastiveTask
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run leaves: its folder, the model folder in it, and the last value of every metric."""
+
+    out: Path
+    model: Path
+    metrics: dict[str, float]
+
+
+def train(cfg: Any) -> TrainResult:
+    """Trains a dual encoder as the config says and writes it as a model folder.
+
+    Args:
+        cfg: as `pathclip.launch.compose("train", overrides)` gives it.
+
+    Raises:
+        PathclipError: a wrong value, folder or weights file; a loss that is no number.
+    """
+    out = str(cfg.out)
+    checkpoint = find_checkpoint(cfg.ckpt, out)
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision("high")
+    keep_freed_memory()
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a pass over every new tensor
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings hide what matters
+    # Lightning looks for the position in the loader; ours is kept by the data module, with the checkpoint.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+    towers: Towers = build(cfg.model, "model")
+    data = build(
+        {**cfg.data, **_shard_folders(cfg, out)},
+        "data",
+        preprocess=Preprocess.from_card(towers.preprocess_cfg),
+        tokenizer=Tokenizer(towers.tokenizer_json.encode(), towers.context_length, pad_id=0),
+        seed=cfg.seed,
+        limit=cfg.limit,
+    )
+    data.stream()  # too few pairs for one batch: say so before the long work
+    task = ContrastiveTask(
+        towers,
+        loss=build(cfg.loss, "loss"),
+        optimizer=build(cfg.optim, "optim"),
+        schedule=build(cfg.schedule, "schedule"),
+    )
+    if cfg.save_untrained:
+        towers.save(Path(out) / "untrained", {"name": f"{towers.name}, untrained", "prompts": _prompts(cfg)})
+
+    record_run(cfg, out, data.describe())
+    trainer = build(
+        cfg.trainer,
+        "trainer",
+        default_root_dir=out,
+        callbacks=list(build(cfg.callbacks, "callbacks").values()),
+        logger=list(build(cfg.logger, "logger").values()),
+    )
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except FloatingPointError as error:
+        raise PathclipError(str(error)) from None
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    model = Path(out) / "model"
+    if trainer.is_global_zero:
+        training = {
+            **data.describe(),
+            "steps": trainer.global_step,
+            "epochs": trainer.current_epoch,
+            "seed": cfg.seed,
+        }
+        towers.save(model, {"training": training, "prompts": _prompts(cfg), "licence": cfg.licence})
+        print(f"model folder: {model}")
+    return TrainResult(Path(out), model, metrics)
+
+
+def _shard_folders(cfg: Any, out: str) -> dict[str, str | None]:
+    """The folders of `data`, or those that `curate` makes in the run folder, once.
+
+    Raises:
+        ConfigError: neither is given.
+    """
+    if cfg.data.train is not None:
+        return {}
+    if not cfg.curate:
+        raise ConfigError(
+            "data.train: name a folder of shards, as `pathclip curate … out=shards` writes them"
+        )
+    shards = Path(out) / "shards"
+    if not (shards / "manifest.json").is_file() and not (shards / "funnel.json").is_file():
+        from pathclip.curate.curate import curate
+        from pathclip.launch import compose
+
+        curate(compose("curate", [*map(str, cfg.curate), f"out={shards}"]))
+    val = shards / "val"
+    return {"train": str(shards / "train"), "val": str(val) if (val / "sizes.json").is_file() else None}
+
+
+def _prompts(cfg: Any) -> dict[str, Any]:
+    return {"templates": list(cfg.prompts)}

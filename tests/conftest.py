@@ -1,0 +1,20 @@
+"""Small real inputs that several tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_model import tiny_model  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real pictures; tests that ask for it are skipped where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PATHCLIP_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"real data not found at {folder}; set PATHCLIP_SHARED_DATA")
+    return folder

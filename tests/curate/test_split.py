@@ -1,0 +1,83 @@
+from collections import Counter
+
+import pytest
+
+from pathclip.curate.split import Member, SplitSettings, check_leaks, split
+from pathclip.errors import DataError
+
+
+def members(count: int = 100, per_group: int = 2, **fields) -> list[Member]:
+    return [
+        Member(
+            **{
+                "id": f"p{n}",
+                "group": f"g{n // per_group}",
+                "created_at": f"2022-{n // 28 + 1:02d}-{n % 28 + 1:02d}T00:00:00+00:00",
+                "prescribed": None,
+                "sha256": f"{n:064x}",
+                **fields,
+            }
+        )
+        for n in range(count)
+    ]
+
+
+def test_by_time_training_lies_before_validation_and_validation_before_test():
+    rows = members()
+    splits = split(rows, SplitSettings(by="time", val=0.1, test=0.2))
+    assert Counter(splits) == {"train": 70, "val": 10, "test": 20}
+    last = {
+        name: max(r.created_at for r, s in zip(rows, splits, strict=True) if s == name) for name in splits
+    }
+    first = {
+        name: min(r.created_at for r, s in zip(rows, splits, strict=True) if s == name) for name in splits
+    }
+    assert last["train"] < first["val"] and last["val"] < first["test"]
+
+
+@pytest.mark.parametrize("by", ["time", "hash"])
+def test_groups_stay_whole(by):
+    rows = members(per_group=7)
+    splits = split(rows, SplitSettings(by=by, val=0.2, test=0.2))
+    of_group = {(row.group, name) for row, name in zip(rows, splits, strict=True)}
+    assert len(of_group) == len({row.group for row in rows})
+    check_leaks(rows, splits)
+
+
+def test_by_hash_no_group_moves_when_others_are_added():
+    settings = SplitSettings(by="hash", val=0.3, test=0.3)
+    assert split(members(200), settings)[:100] == split(members(100), settings)
+
+
+def test_a_share_of_nothing_stays_empty():
+    assert set(split(members(), SplitSettings(by="time", val=0, test=0))) == {"train"}
+
+
+def test_auto_takes_what_the_source_prescribes_then_time_then_hash():
+    auto = SplitSettings()
+    assert set(split(members(prescribed="validation"), auto)) == {"val"}
+    assert split(members(), auto) == split(members(), SplitSettings(by="time"))
+    undated = members(created_at=None)
+    assert split(undated, auto) == split(undated, SplitSettings(by="hash"))
+
+
+def test_an_unknown_prescribed_split_and_a_missing_date_are_told():
+    with pytest.raises(DataError, match="'holdout' is none of"):
+        split(members(prescribed="holdout"), SplitSettings(by="source"))
+    with pytest.raises(DataError, match="has no date"):
+        split(members(created_at=None), SplitSettings(by="time"))
+
+
+@pytest.mark.parametrize(
+    ("shared", "message"),
+    [
+        ({"group": "same"}, "the same group"),
+        ({"sha256": "same"}, "the same sha256"),
+        ({"hashes": (5,) * 8}, "nearly the same image"),
+    ],
+)
+def test_splits_that_share_anything_fail_the_run(shared, message):
+    one, other = members(2, per_group=1, **shared)
+    with pytest.raises(DataError, match=message):
+        check_leaks([one, other], ["train", "test"], max_distance=6)
+    check_leaks([one, other], ["train", "train"], max_distance=6)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pathclip.errors import DataError
+from pathclip.evaluate import datasets
+from tests import tiny_shards
+from tests.evaluate.conftest import write_table
+
+
+def rows(n=4):
+    return [{"path": f"{i}.jpg", "label": "ab"[i % 2], "group": f"g{i // 2}", "where": "x"} for i in range(n)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(12):
+        (tmp_path / f"{number}.jpg").write_bytes(bytes([number]))
+    return tmp_path
+
+
+def test_a_table_is_split_by_its_column(squares):
+    data = datasets.table(str(squares), group="group", split="split")
+    assert data.train is not None
+    assert (len(data.test), len(data.train)) == (32, 64)
+    assert not {*data.test.groups} & {*data.train.groups}
+    assert data.test.split == "test"
+
+
+def test_without_a_split_every_row_is_tested_on(squares):
+    data = datasets.table(str(squares))
+    assert len(data.test) == 96 and data.train is None and not any(data.test.groups)
+
+
+def test_a_split_by_hash_keeps_groups_whole_and_repeats(squares):
+    first, second = (datasets.table(str(squares), group="group", test_fraction=0.4) for _ in range(2))
+    assert first.test.paths == second.test.paths
+    assert not {*first.test.groups} & {*first.train.groups}
+    assert 20 <= len(first.test) <= 56
+
+
+def test_where_keeps_rows_with_one_of_the_values(squares):
+    data = datasets.table(str(squares), where={"label": ["red", "blue"]})
+    assert {*data.test.labels} == {"red", "blue"}
+    assert {*datasets.table(str(squares), where={"label": "red"}).test.labels} == {"red"}
+
+
+def test_jsonl_reads_as_csv_does(folder):
+    table = write_table(folder / "t.csv", rows())
+    (folder / "t.jsonl").write_text("\n".join(json.dumps(row) for row in rows()) + "\n")
+    first, second = datasets.table(str(table)).test, datasets.table(str(folder / "t.jsonl")).test
+    assert first.paths == second.paths and first.labels == second.labels
+
+
+def test_contents_are_the_files_asked_for(folder):
+    data = datasets.table(str(write_table(folder / "t.csv", rows()))).test
+    assert list(data.contents([1, 3])) == [b"\x01", b"\x03"]
+
+
+def test_a_limit_takes_the_classes_in_turn(folder):
+    values = [
+        {"path": f"{i}.jpg", "label": "a" if i < 10 else "b", "group": "", "where": ""} for i in range(12)
+    ]
+    data = datasets.table(str(write_table(folder / "t.csv", values))).test.first(4)
+    assert data.labels == ("a", "a", "b", "b")
+    assert list(data.contents([2])) == [b"\x0a"]
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        ({"path": "missing.jpg"}, {}, r"t\.csv, line 3: there is no picture .*missing\.jpg"),
+        ({"label": " "}, {}, r"t\.csv, line 3: the column 'label' is empty"),
+        ({}, {"label": "lable"}, r"line 2: there is no column 'lable'\. Did you mean label"),
+        ({}, {"group": "grp"}, "there is no column 'grp'"),
+        ({}, {"where": {"where": "y"}}, "no row to test on and where=y"),
+        ({}, {"split": "where", "test": "held_out"}, "no row to test on with where=held_out"),
+        ({}, {"test_fraction": 1.5}, "test_fraction: 1.5 is not between 0 and 1"),
+    ],
+)
+def test_a_bad_table_names_file_line_and_column(folder, change, arguments, message):
+    values = rows()
+    values[1].update(change)
+    with pytest.raises(DataError, match=message):
+        datasets.table(str(write_table(folder / "t.csv", values)), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"path": "0.jpg"', "line 1: not valid JSON"),
+        (b"[1]", "not a JSON object"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
+)
+def test_malformed_json_lines_name_the_line(folder, content, message):
+    (folder / "t.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        datasets.table(str(folder / "t.jsonl"))
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"nothing\.csv: no such table"):
+        datasets.table(str(tmp_path / "nothing.csv"))
+
+
+def test_shards_read_as_pairs_with_their_groups(tmp_path):
+    tiny_shards.write(tmp_path / "shards", n=14)
+    pairs = datasets.shards(str(tmp_path / "shards"))
+    expected = tiny_shards.samples(14)
+    assert pairs.texts == tuple(sample.text for sample in expected)
+    assert pairs.groups[:3] == ("g0", "g0", "g1")
+    assert list(pairs.contents([2, 13])) == [expected[2].image, expected[13].image]
+    assert len(pairs.first(5)) == 5
+
+
+def test_labelled_shards_leave_out_samples_without_a_label(tmp_path):
+    samples = tiny_shards.samples(8)
+    bare = [type(s)(s.key, s.image, s.text, {} if n % 2 else s.meta) for n, s in enumerate(samples)]
+    tiny_shards.write_shards(tmp_path / "shards", bare)
+    data = datasets.labelled_shards(str(tmp_path / "shards"))
+    assert data.test.labels == ("red", "green", "blue", "grey")
+    assert list(data.test.contents([1])) == [samples[2].image]
+
+
+def test_shards_without_any_label_are_refused(tmp_path):
+    tiny_shards.write(tmp_path / "shards", n=4)
+    with pytest.raises(DataError, match="no sample has the entry 'diagnosis'"):
+        datasets.labelled_shards(str(tmp_path / "shards"), label="diagnosis")

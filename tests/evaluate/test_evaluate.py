@@ -1,0 +1,161 @@
+"""`pathclip evaluate` from the config to the files, on a model of a few kilobytes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pathclip.errors import ConfigError, DataError, ModelFolderError
+from pathclip.evaluate.__main__ import task_list
+from pathclip.evaluate.evaluate import code_version, evaluate
+from pathclip.evaluate.leaks import training_pictures
+from pathclip.evaluate.subjects import load_subjects
+from pathclip.launch import compose
+from pathclip.model_folder import open_model_folder
+from tests import tiny_shards
+from tests.tiny_model import ONNX_FILES, write_tiny_model
+
+BOTH = (*ONNX_FILES, "onnx/image_fp32.onnx", "onnx/text_fp32.onnx")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "both", BOTH)
+
+
+@pytest.fixture
+def run(model, squares, tmp_path):
+    def evaluate_with(*overrides):
+        tiny_shards.write(tmp_path / "shards", n=12)
+        return evaluate(
+            compose(
+                "evaluate",
+                [
+                    f"model={model}",
+                    "task=[patches_csv,shards]",
+                    f"tasks.patches_csv.dataset.csv={squares}",
+                    "tasks.patches_csv.dataset.group=group",
+                    "tasks.patches_csv.dataset.split=split",
+                    f"tasks.shards.dataset.folder={tmp_path / 'shards'}",
+                    f"out={tmp_path / 'report'}",
+                    "bootstrap.resamples=100",
+                    *overrides,
+                ],
+            )
+        )
+
+    return evaluate_with
+
+
+def test_one_run_measures_every_task_precision_and_variant_and_writes_both_reports(run, model, capsys):
+    result = run()
+    content = json.loads(result.json.read_text())
+    assert set(content["tasks"]) == {"patches_csv", "shards"}
+    assert [one["precision"] for one in content["models"]] == ["int8", "fp32"]
+    assert content["models"][0]["model_hash"] == open_model_folder(model).hash
+    found = {
+        (score["context"].get("precision"), score["context"]["variant"])
+        for score in content["scores"]
+        if score["name"] == "balanced_accuracy" and score["context"]["method"] == "zero_shot"
+    }
+    assert found == {(p, v) for p in ("int8", "fp32") for v in ("plain", "randomised_colour")}
+    page = result.html.read_text()
+    assert "patches_csv: confusion matrix" in page and "shards: retrieved pictures" in page
+    printed = capsys.readouterr().out
+    assert "balanced accuracy" in printed and f"report: {result.html}" in printed
+
+
+def test_the_same_run_gives_the_same_report(run):
+    first = run().json.read_bytes()
+    assert run().json.read_bytes() == first
+
+
+def test_a_limit_shortens_every_task(run):
+    result = run("limit=8")
+    assert {score.n for score in result.scores} == {8}
+
+
+def test_recording_puts_the_scores_into_the_card_and_leaves_the_hash(run, tmp_path):
+    own = write_tiny_model(tmp_path / "own")
+    before = open_model_folder(own).hash
+    result = run(f"model={own}", "record=true")
+    folder = open_model_folder(own)
+    assert len(folder.card["scores"]) == len(result.scores)
+    assert folder.hash == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["model_folder=null"], ConfigError, "model: name a model folder"),
+        (["model=/no/such/folder"], ModelFolderError, "no such folder"),
+        (["precision=int4"], ConfigError, "precision: 'int4' is none of all, int8, fp32"),
+        (["bootstrap.resamples=0"], ConfigError, "bootstrap.resamples"),
+        (["limit=0"], ConfigError, "limit: expected"),
+        (["tasks.patches_csv.templates=[tissue]"], DataError, "'tissue' has no {}"),
+        (["tasks.patches_csv.variants=[grey]"], ConfigError, "variants: 'grey' is none of plain"),
+        (["tasks.shards.definitions=[any]"], ConfigError, "definitions: 'any' is none of"),
+        (["tasks.patches_csv.dataset.image=picture"], DataError, "there is no column 'picture'"),
+    ],
+)
+def test_a_wrong_value_gets_one_clear_line(overrides, error, message, run):
+    with pytest.raises(error, match=message) as caught:
+        run(*overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_task_the_known_ones_are_listed(model):
+    with pytest.raises(ConfigError, match="Known: atlas, lc25000, oral_oscc"):
+        evaluate(compose("evaluate", [f"model={model}"]))
+
+
+def test_several_tasks_with_a_comma_are_one_run_unless_a_sweep_is_asked_for():
+    assert task_list(["task=a,b", "out=x"]) == ["task=[a,b]", "out=x"]
+    assert task_list(["task=a"]) == ["task=a"]
+    assert task_list(["-m", "task=a,b"]) == ["-m", "task=a,b"]
+
+
+def test_the_command_ends_with_the_path_of_the_report(model, tmp_path):
+    tiny_shards.write(tmp_path / "shards", n=6)
+    words = [
+        f"model={model}",
+        "task=shards",
+        f"tasks.shards.dataset.folder={tmp_path / 'shards'}",
+        "bootstrap.resamples=10",
+        f"out={tmp_path / 'report'}",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pathclip.evaluate", *words], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"report: {tmp_path / 'report' / 'report.html'}"
+
+
+def test_a_folder_with_int8_alone_gives_int8_alone(tmp_path):
+    subjects = load_subjects(str(write_tiny_model(tmp_path / "m")))
+    assert [one.key for one in subjects] == ["model int8"]
+
+
+def test_the_untrained_model_is_measured_in_fp32_where_it_has_that(model, tmp_path):
+    subjects = load_subjects(str(model), precision="int8", untrained=str(model))
+    assert [one.key for one in subjects] == ["model int8", "untrained fp32"]
+
+
+def test_training_pictures_come_from_the_shards_that_the_card_names(tmp_path):
+    import hashlib
+
+    tiny_shards.write(tmp_path / "shards", n=5)
+    card = {"training": {"shards": [str(tmp_path / "shards")]}}
+    expected = {hashlib.sha256(sample.image).hexdigest() for sample in tiny_shards.samples(5)}
+    assert training_pictures(card) == expected
+    assert training_pictures({"training": {"shards": [str(tmp_path / "gone")]}}) is None
+    assert training_pictures({}) is None
+
+
+def test_the_code_version_names_the_release():
+    from pathclip import __version__
+
+    assert code_version().startswith(f"{__version__}+")

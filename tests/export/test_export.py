@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+import pathclip
+from pathclip.errors import ConfigError, ModelFolderError
+from pathclip.export.export import export
+from pathclip.export.gate import ExportGateError
+from pathclip.model_folder import open_model_folder
+from tests.export.conftest import config
+
+BOTH = pytest.mark.parametrize("which", ["exported_transformer", "exported_convolutional"])
+PICTURES = np.random.default_rng(1).integers(0, 256, (8, 40, 40, 3)).astype(np.uint8)
+TEXTS = [f"adenocarcinoma, slide {i}" for i in range(8)]
+
+
+@pytest.fixture
+def exported(which, request):
+    return request.getfixturevalue(which)
+
+
+@BOTH
+def test_int8_gives_nearly_the_embeddings_of_fp32(exported):
+    assert exported.gate.passed
+    figures = {line.name: line.value for line in exported.gate.lines}
+    assert figures["image cosine, mean"] > 0.98
+    assert figures["text cosine, mean"] > 0.98
+
+
+@BOTH
+def test_no_weight_leaves_seven_bits_so_that_no_cpu_can_saturate(exported):
+    for tower in ("image", "text"):
+        model = onnx.load(exported.out / "onnx" / f"{tower}_int8.onnx")
+        weights = [
+            w for w in model.graph.initializer if w.data_type == onnx.TensorProto.INT8 and len(w.dims) > 1
+        ]
+        assert weights
+        for weight in weights:
+            values = numpy_helper.to_array(weight).astype(int)
+            assert values.min() >= -64 and values.max() <= 64
+
+
+@BOTH
+def test_a_picture_and_a_text_are_the_same_alone_and_in_a_batch(exported):
+    encoder = pathclip.load(exported.out, precision="int8")
+    for encode, values in ((encoder.encode_images, PICTURES), (encoder.encode_texts, TEXTS)):
+        together = encode(values)
+        alone = np.concatenate([encode(values[i : i + 1]) for i in range(8)])
+        np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+@BOTH
+def test_fp32_onnx_gives_what_torch_gives(exported, which, request):
+    source = request.getfixturevalue(which.removeprefix("exported_"))
+    torch = pathclip.load(source, runtime="torch")
+    fp32 = pathclip.load(exported.out, precision="fp32")
+    np.testing.assert_allclose(fp32.encode_images(PICTURES), torch.encode_images(PICTURES), atol=1e-4)
+    np.testing.assert_allclose(fp32.encode_texts(TEXTS), torch.encode_texts(TEXTS), atol=1e-4)
+
+
+def test_the_folder_is_whole_and_small(exported_convolutional):
+    folder = open_model_folder(exported_convolutional.out)
+    assert {"tokenizer.json", "open_clip_config.json", "text/config.json", "gate.json", "README.md"} <= set(
+        folder.card["files"]
+    )
+    assert not folder.has("open_clip_model.safetensors")
+    assert json.loads(folder.file("gate.json").read_text())["passed"] is True
+    assert "not for diagnosis" in folder.file("README.md").read_text()
+    size = {name: (folder.path / name).stat().st_size for name in folder.card["files"]}
+    assert size["onnx/image_int8.onnx"] < 0.3 * size["onnx/image_fp32.onnx"]
+    assert size["onnx/text_int8.onnx"] < 0.3 * size["onnx/text_fp32.onnx"]
+
+
+def test_zero_shot_agreement_is_measured_where_classes_are_given(
+    exported_transformer, exported_convolutional
+):
+    lines = [
+        next(line for line in result.gate.lines if line.name == "zero-shot agreement")
+        for result in (exported_transformer, exported_convolutional)
+    ]
+    assert lines[0].value is not None and lines[0].value > 0.8
+    assert lines[1].value is None and lines[1].passed is None
+
+
+def test_a_failing_gate_leaves_no_folder(transformer, tmp_path):
+    out = tmp_path / "refused"
+    with pytest.raises(ExportGateError, match="image cosine, mean"):
+        export(config(transformer, out, "gate.image_cosine=1.1", "search=false"))
+    assert not out.exists() and not list(tmp_path.iterdir())
+
+
+def test_a_forced_folder_says_that_its_gate_failed(transformer, tmp_path):
+    out = tmp_path / "forced"
+    result = export(config(transformer, out, "gate.image_cosine=1.1", "force=true", "search=false"))
+    assert not result.gate.passed
+    assert open_model_folder(out).card["export"]["gate_passed"] is False
+    assert "failed its export gate" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["gate.image_cosine=high"], "gate.image_cosine"),
+        (["recipe.calibration=entropie"], "recipe.calibration"),
+        (["recipe.weight_bits=4"], "weight_bits"),
+    ],
+)
+def test_a_wrong_value_is_named(transformer, tmp_path, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        export(config(transformer, tmp_path / "out", *overrides))
+
+
+def test_an_exported_folder_is_not_exported_again(exported_transformer, tmp_path):
+    with pytest.raises(ModelFolderError, match="exported already"):
+        export(config(exported_transformer.out, tmp_path / "again"))
+
+
+def test_a_folder_of_something_else_is_not_replaced(transformer, tmp_path):
+    (tmp_path / "thesis.md").write_text("years of work")
+    with pytest.raises(ConfigError, match="is no model folder"):
+        export(config(transformer, tmp_path))
+    assert (tmp_path / "thesis.md").read_text() == "years of work"
+
+
+def test_a_model_without_recorded_shards_asks_for_them(tmp_path, transformer):
+    import shutil
+
+    from pathclip.model_folder import update_card
+
+    copy = Path(shutil.copytree(transformer, tmp_path / "model"))
+    update_card(copy, training={})
+    with pytest.raises(ConfigError, match=r"calibration\.shards"):
+        export(config(copy, tmp_path / "out"))
+
+
+def test_pictures_pass_through_pil_alike(exported_transformer):
+    encoder = pathclip.load(exported_transformer.out, precision="int8")
+    images = [Image.fromarray(pixels) for pixels in PICTURES]
+    np.testing.assert_array_equal(encoder.encode_images(images), encoder.encode_images(PICTURES))

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pathclip.errors import DataError
+from pathclip.runtime.images import find_images, open_image, read_batches
+from pathclip.runtime.preprocess import Preprocess
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def gradient(width: int = 64, height: int = 40) -> Image.Image:
+    row = np.linspace(0, 255, width, dtype=np.uint8)
+    return Image.fromarray(np.stack([np.tile(row, (height, 1))] * 3, axis=-1))
+
+
+def test_an_exif_rotated_photo_is_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    opened = open_image(encoded(gradient(), "PNG", exif=exif))
+    assert opened.size == (40, 64)
+    np.testing.assert_array_equal(np.asarray(opened), np.rot90(np.asarray(gradient()), -1))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF"])
+def test_common_kinds_are_opened_as_rgb(kind):
+    opened = open_image(encoded(gradient(), kind))
+    assert opened.mode == "RGB"
+    assert np.abs(np.asarray(opened, int) - np.asarray(gradient(), int)).max() < 12
+
+
+def test_sixteen_bit_grey_keeps_its_range():
+    values = np.linspace(0, 65535, 64 * 8, dtype=np.uint16).reshape(8, 64)
+    opened = np.asarray(open_image(encoded(Image.fromarray(values), "PNG")))
+    np.testing.assert_array_equal(opened[..., 0], values >> 8)
+
+
+def test_a_draft_is_made_only_when_asked():
+    content = encoded(gradient(640, 400), "JPEG")
+    assert open_image(content).size == (640, 400)
+    assert open_image(content, draft_to=100).size == (160, 100)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not a picture"),
+        (b"<html>", "not a picture"),
+        (encoded(gradient(), "JPEG")[:300], "cannot be decoded|not a picture"),
+        (encoded(gradient(), "PNG")[:90], "cannot be decoded|not a picture"),
+        (encoded(gradient(), "TIFF")[:60], "cannot be decoded|not a picture"),
+        (encoded(gradient(), "PPM"), "not a picture"),
+    ],
+    ids=["empty", "html", "half a JPEG", "half a PNG", "half a TIFF", "a kind that is not allowed"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_a_broken_file_is_named_with_its_fault(tmp_path, content, reason):
+    file = tmp_path / "broken.jpg"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"broken\.jpg: ({reason})"):
+        open_image(file)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.png: no such file"):
+        open_image(tmp_path / "gone.png")
+    with pytest.raises(DataError, match="a folder, not a picture"):
+        open_image(tmp_path)
+
+
+def test_too_many_pixels_are_refused_before_decoding():
+    with pytest.raises(DataError, match="64 x 40 pixels, more than the 1000 allowed"):
+        open_image(encoded(gradient(), "PNG"), max_pixels=1000)
+
+
+def test_a_decompression_bomb_is_refused(tmp_path):
+    file = tmp_path / "bomb.png"
+    Image.new("1", (20000, 20000)).save(file)
+    with pytest.raises(DataError, match=r"bomb\.png: .*more than the"):
+        open_image(file)
+
+
+def test_pictures_are_found_below_a_folder_without_hidden_ones(tmp_path):
+    for name in ("b.PNG", "a/c.jpeg", "a/notes.txt", ".cache/d.jpg", ".e.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images(tmp_path) == [tmp_path / "a/c.jpeg", tmp_path / "b.PNG"]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_keep_the_order_and_leave_out_what_is_broken(tmp_path, workers):
+    paths = []
+    for i in range(12):
+        paths.append(tmp_path / f"{i}.png")
+        paths[-1].write_bytes(encoded(Image.new("RGB", (20, 20), (i, 0, 0)), "PNG"))
+    paths[4].write_bytes(b"no picture")
+    bad: list = []
+    batches = list(
+        read_batches(
+            paths, Preprocess((8, 8)), lambda *error: bad.append(error), batch_size=3, workers=workers
+        )
+    )
+    assert [path for path, _ in bad] == [paths[4]]
+    assert [len(batch.paths) for batch in batches] == [3, 3, 3, 2]
+    assert [path for batch in batches for path in batch.paths] == paths[:4] + paths[5:]
+    reds = np.concatenate([batch.pixels[:, 0, 0, 0] for batch in batches])
+    assert reds.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pathclip.errors import ModelFolderError
+from pathclip.model_folder import CARD, open_model_folder, read_json, update_card, write_model_folder
+from tests.tiny_model import break_file
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_model) -> Path:
+    return shutil.copytree(tiny_model, tmp_path / "model")
+
+
+def change_card(folder: Path, **changes) -> None:
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps({**card, **changes}))
+
+
+def test_a_whole_folder_opens_with_its_card(folder):
+    opened = open_model_folder(folder)
+    assert opened.card["name"] == "tiny"
+    assert opened.file("tokenizer.json") == folder / "tokenizer.json"
+    assert opened.has("onnx/image_int8.onnx")
+    assert not opened.has("onnx/image_fp32.onnx")
+
+
+@pytest.mark.parametrize("name", ["onnx/image_int8.onnx", "tokenizer.json", "open_clip_config.json"])
+def test_a_changed_file_is_refused(folder, name):
+    break_file(folder / name)
+    with pytest.raises(ModelFolderError, match=f"{name}: its content differs from the SHA-256"):
+        open_model_folder(folder)
+
+
+def test_a_truncated_file_is_refused(folder):
+    file = folder / "onnx/text_int8.onnx"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ModelFolderError, match=r"text_int8\.onnx: its content differs"):
+        open_model_folder(folder)
+
+
+def test_a_missing_file_is_refused_even_unverified(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelFolderError, match=r"tokenizer\.json: listed in pathclip.json but missing"):
+        open_model_folder(folder, verify=False)
+
+
+def test_without_verifying_a_change_shows_only_when_the_file_is_asked_for(folder):
+    break_file(folder / "tokenizer.json")
+    opened = open_model_folder(folder, verify=False)
+    assert opened.verified("open_clip_config.json").is_file()
+    with pytest.raises(ModelFolderError, match="SHA-256"):
+        opened.verified("tokenizer.json")
+
+
+def test_a_file_that_the_card_does_not_list_is_not_given(folder):
+    (folder / "extra.json").write_text("{}")
+    with pytest.raises(ModelFolderError, match=r"no 'extra\.json'\. It has: .*tokenizer\.json"):
+        open_model_folder(folder).file("extra.json")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "weights.pt",
+        "weights.pkl",
+        "open_clip_pytorch_model.bin",
+        "code.py",
+        "no_suffix",
+        "../secret.json",
+        "onnx/../../secret.json",
+        "/etc/hosts.json",
+        "onnx",
+        "",
+    ],
+)
+def test_a_listed_file_that_must_not_be_loaded_is_refused(folder, name):
+    (folder.parent / "secret.json").write_text("{}")
+    if name.endswith((".pt", ".pkl", ".bin", ".py")):
+        (folder / name).write_bytes(b"")
+    card = json.loads((folder / CARD).read_text())
+    change_card(folder, files={**card["files"], name: "0" * 64})
+    with pytest.raises(ModelFolderError, match="may not be part of a model folder"):
+        open_model_folder(folder, verify=False)
+
+
+def test_a_link_out_of_the_folder_is_refused(folder):
+    (folder.parent / "secret.json").write_text("{}")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to(folder.parent / "secret.json")
+    with pytest.raises(ModelFolderError, match=r"tokenizer\.json"):
+        open_model_folder(folder)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_an_unknown_schema_is_refused(folder, version):
+    change_card(folder, schema_version=version)
+    with pytest.raises(ModelFolderError, match=f"schema_version {version!r}, but this pathclip reads 1"):
+        open_model_folder(folder)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": []}', '{"files": 3'])
+def test_a_malformed_card_is_named(folder, content):
+    (folder / CARD).write_text(content)
+    with pytest.raises(ModelFolderError, match=r"pathclip\.json"):
+        open_model_folder(folder)
+
+
+def test_a_malformed_json_is_named_with_its_line(tmp_path):
+    (tmp_path / "a.json").write_text('{\n"a": 1,\n"b": }\n')
+    with pytest.raises(ModelFolderError, match=r"a\.json, line 3: not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_folder_above_the_model_hints_at_the_model(folder):
+    with pytest.raises(ModelFolderError, match=f"Did you mean {folder}"):
+        open_model_folder(folder.parent)
+
+
+def test_no_folder_is_named(tmp_path):
+    with pytest.raises(ModelFolderError, match="gone: no such folder"):
+        open_model_folder(tmp_path / "gone")
+
+
+def test_writing_a_file_that_could_carry_code_is_refused_and_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(ModelFolderError, match=r"'weights\.pt' may not be part"),
+        write_model_folder(tmp_path / "m", {}) as staging,
+    ):
+        (staging / "weights.pt").write_bytes(b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_file_may_be_read_by_others(tmp_path):
+    with write_model_folder(tmp_path / "m", {}) as staging:
+        (staging / "a.json").write_text("{}")
+        (staging / "a.json").chmod(0o600)
+    assert (tmp_path / "m/a.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_failed_write_leaves_the_earlier_model(folder):
+    with pytest.raises(RuntimeError), write_model_folder(folder, {}) as staging:
+        (staging / "README.md").write_text("half")
+        raise RuntimeError
+    assert open_model_folder(folder).card["name"] == "tiny"
+
+
+def test_scores_in_the_card_do_not_change_the_models_hash_but_weights_do(folder):
+    before = open_model_folder(folder).hash
+    update_card(folder, scores=[{"name": "balanced_accuracy"}])
+    assert open_model_folder(folder).card["scores"]
+    assert open_model_folder(folder).hash == before
+    card = json.loads((folder / CARD).read_text())
+    change_card(folder, files={**card["files"], "tokenizer.json": "0" * 64})
+    assert open_model_folder(folder, verify=False).hash != before
