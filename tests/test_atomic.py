@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,88 @@ def test_a_failed_folder_leaves_the_earlier_one_and_no_other(tmp_path, fault):
         (staging / "new").touch()
         raise fault
     assert [p.name for p in tmp_path.rglob("*")] == ["out", "old"]
+
+
+def renames_that_fail(monkeypatch, *numbers: int) -> None:
+    """Lets the renames with these numbers, counted from 1, raise."""
+    rename, calls = Path.replace, iter(range(1, 100))
+
+    def replace(source, target):
+        if next(calls) in numbers:
+            raise OSError("no rename today")
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+
+
+def replace_out(folder: Path) -> None:
+    with atomic.staged_folder(folder / "out") as staging:
+        (staging / "new").touch()
+
+
+@pytest.fixture
+def earlier(tmp_path) -> Path:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/old").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_replacing_that_fails_puts_the_earlier_folder_back(earlier, monkeypatch, number):
+    renames_that_fail(monkeypatch, number)
+    with pytest.raises(OSError, match="no rename today"):
+        replace_out(earlier)
+    assert [p.name for p in earlier.rglob("*")] == ["out", "old"]
+
+
+def test_an_earlier_folder_that_cannot_be_put_back_is_not_deleted(earlier, monkeypatch):
+    renames_that_fail(monkeypatch, 2, 3)
+    with pytest.raises(OSError, match="no rename today"):
+        replace_out(earlier)
+    assert [str(p.relative_to(p.parents[1])) for p in earlier.rglob("old")] == ["out/old"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from pathclip import atomic
+
+rename, calls = Path.replace, iter(range(1, 100))
+Path.replace = lambda source, to: rename(source, to) if next(calls) == 1 else os._exit(9)
+with atomic.staged_folder(Path(sys.argv[1])):
+    pass
+"""
+
+
+def killed_between_the_renames(folder: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", KILLED, str(folder / "out")], check=False)
+    assert run.returncode == 9
+    assert not (folder / "out").exists()
+    for staging in folder.glob(".out.*.tmp"):
+        staging.rmdir()
+
+
+def test_what_a_kill_between_the_renames_left_aside_is_put_back_by_the_next_call(earlier):
+    killed_between_the_renames(earlier)
+    with pytest.raises(RuntimeError), atomic.staged_folder(earlier / "out"):
+        assert [p.name for p in (earlier / "out").iterdir()] == ["old"]
+        raise RuntimeError
+    assert [p.name for p in earlier.rglob("*")] == ["out", "old"]
+    killed_between_the_renames(earlier)
+    replace_out(earlier)
+    assert [p.name for p in earlier.rglob("*")] == ["out", "new"]
+
+
+def test_nothing_is_put_back_over_a_folder_that_is_there_or_from_among_several(earlier):
+    killed_between_the_renames(earlier)
+    (earlier / "out").mkdir()
+    with pytest.raises(RuntimeError), atomic.staged_folder(earlier / "out"):
+        raise RuntimeError
+    assert list((earlier / "out").iterdir()) == []
+    killed_between_the_renames(earlier)
+    with pytest.raises(RuntimeError), atomic.staged_folder(earlier / "out"):
+        raise RuntimeError
+    assert not (earlier / "out").exists()
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,13 +25,16 @@ from pathclip.curate.pairs import Kept, make_pairs
 from pathclip.curate.rules import REASONS, RuleSettings
 from pathclip.curate.select import Candidate, Selection, select
 from pathclip.curate.source import Source, open_source
-from pathclip.curate.split import SPLITS, Member, SplitSettings, check_leaks, split
+from pathclip.curate.split import SPLITS, Member, SplitSettings, check_leaks, decide, split
 from pathclip.curate.text import TextCleaner
 from pathclip.errors import DataError
 from pathclip.progress import track
-from pathclip.shards.writer import Sample, write_shards
+from pathclip.shards.writer import Sample, replace_shards, write_shards
 from pathclip.sources import read_posts
 from pathclip.types import Dropped, Post
+
+# Beside the shards; `funnel.json` comes last and says that all the others are there.
+REPORTS = ("dropped.parquet", "report.html", "funnel.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ class CurateResult:
 def curate(cfg: Any) -> CurateResult:
     """Curates a dump as the config says and writes shards, funnel and report.
 
-    The same config and dump give the same bytes, whatever the number of workers.
+    The same config and dump give the same bytes, whatever the number of workers. What an earlier run left
+    in `out` is replaced at the end, all together; until then a failure leaves it as it was.
 
     Args:
         cfg: as `pathclip.launch.compose("curate", overrides)` gives it.
@@ -84,23 +90,31 @@ def curate(cfg: Any) -> CurateResult:
     splits = split(members, splitting)
     check_leaks(members, splits, None if dedup.near_duplicates == "off" else dedup.max_distance)
 
-    config_hash = _hash(
-        {key: _node(cfg, key) for key in ("rules", "text", "images", "dedup", "split", "seed")}
-    )
-    for name in SPLITS:
-        chosen = [one for one, its in zip(kept, splits, strict=True) if its == name]
-        write_shards(out / name, _samples(chosen, name), cfg.samples_per_shard, config_hash)
-
     dropped = (*selection.dropped, *pairs_dropped)
     counts = {name: Counter(splits)[name] for name in SPLITS}
     counted = funnel(
-        selection.read, selection.dropped, selection.kept, len(candidates), pairs_dropped, len(kept), counts
+        selection.read,
+        selection.dropped,
+        selection.kept,
+        len(candidates),
+        pairs_dropped,
+        len(kept),
+        counts,
+        decide(members, splitting),
     )
     scores = tuple(audit(dropped, source.truth)) if source.truth and cfg.limit is None else ()
-    atomic.write_json(out / "funnel.json", counted | {"rules": [asdict(score) for score in scores]})
-    write_dropped(out / "dropped.parquet", dropped)
     examples = _examples(posts, selection, candidates, pictures, kept, dropped)
-    atomic.write_text(out / "report.html", report.render(counted, examples, scores, cfg.seed))
+    config_hash = _hash(
+        {key: _node(cfg, key) for key in ("rules", "text", "images", "dedup", "split", "seed")}
+    )
+    with _staging(out) as staging:
+        for name in SPLITS:
+            chosen = [one for one, its in zip(kept, splits, strict=True) if its == name]
+            write_shards(staging / name, _samples(chosen, name), cfg.samples_per_shard, config_hash)
+        write_dropped(staging / "dropped.parquet", dropped)
+        atomic.write_text(staging / "report.html", report.render(counted, examples, scores, cfg.seed))
+        atomic.write_json(staging / "funnel.json", counted | {"rules": [asdict(score) for score in scores]})
+        _publish(staging, out)
     _tell(out, counted)
     return CurateResult(out, counts, counted, dropped, scores)
 
@@ -149,6 +163,27 @@ def _samples(kept: Sequence[Kept], name: str) -> Iterator[Sample]:
         yield Sample(one.pair.id, content, one.pair.text, asdict(one.pair) | seen)
 
 
+@contextlib.contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder in `out` for what is not whole yet; one that a killed run has left is emptied first."""
+    staging = out / ".unfinished"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _publish(staging: Path, out: Path) -> None:
+    """Replaces what an earlier run left; its reports go first, so that they never lie beside other shards."""
+    for name in REPORTS:
+        (out / name).unlink(missing_ok=True)
+    replace_shards({staging / name: out / name for name in SPLITS})
+    for name in REPORTS:
+        (staging / name).replace(out / name)
+
+
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -179,7 +214,8 @@ def _examples(
 def _tell(out: Path, counted: Mapping[str, Any]) -> None:
     posts, pairs, splits = counted["posts"], counted["pairs"], counted["splits"]
     print(
-        f"{posts['read']} rows read, {posts['kept']} posts kept, {pairs['kept']} pairs: "
+        f"{posts['read']} rows read, {posts['kept']} posts kept, "
+        f"{pairs['kept']} pairs, split by {counted['split_by']}: "
         + ", ".join(f"{name} {count}" for name, count in splits.items())
     )
     print(f"report: {out / 'report.html'}")

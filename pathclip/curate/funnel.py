@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,14 @@ def funnel(
     pairs_dropped: Sequence[Dropped],
     pairs_kept: int,
     splits: Mapping[str, int],
+    split_by: str,
 ) -> dict[str, Any]:
     """The content of `funnel.json`: posts → kept posts, their pictures → pairs, pairs → splits."""
     return {
         "posts": _part(read, posts_dropped, posts_kept, None),
         "pairs": _part(candidates, pairs_dropped, pairs_kept, PAIR_REASONS),
         "splits": dict(splits),
+        "split_by": split_by,
     }
 
 
@@ -134,16 +136,20 @@ def audit(dropped: Iterable[Dropped], truth_path: Path) -> list[RuleScore]:
 
     Returns:
         One score per reason that is true of any row or was given to any, and last 'kept', where precision
-        and recall are those of the pictures that stay.
+        and recall are those of the pairs that stay: pictures of posts, and answers, each with the picture of
+        the post it answers, which may itself fall for asking.
 
     Raises:
         DataError: no such file, or a row without kind, id and reason.
     """
     truth: dict[str, set[str]] = {}
-    post_of: dict[str, str] = {}
-    for row in _truth(truth_path):
-        if row["kind"] == "media":
-            post_of[row["id"]] = row["post"]
+    rows = _truth(truth_path)
+    post_of = {row["id"]: row["post"] for row in rows if row["kind"] == "media"}
+    pictured = set(post_of.values())
+    # An answer, which has no picture of its own, stands for its one pair.
+    answers = {row["id"] for row in rows if row["kind"] == "post"} - pictured
+    pairs = post_of | {answer: answer for answer in answers}
+    for row in rows:
         unit = {"post": "media", "media": "post"}.get(row["kind"])
         on_pictures = row["reason"] in PAIR_REASONS
         # Rules on posts are scored on posts, rules on pictures on pictures.
@@ -151,26 +157,27 @@ def audit(dropped: Iterable[Dropped], truth_path: Path) -> list[RuleScore]:
             truth.setdefault(row["reason"], set()).add(row["id"])
     given: dict[str, set[str]] = {}
     for one in dropped:
-        given.setdefault(one.reason, set()).add(_unit(one))
+        given.setdefault(one.reason, set()).add(_unit(one, answers))
     scores = [
         _score(reason, truth.get(reason, set()), given.get(reason, set()))
         for reason in REASONS
         if reason in truth or reason in given
     ]
-    lost_truly = {key for key, post in post_of.items() if _lost(key, post, truth)}
-    lost = {key for key, post in post_of.items() if _lost(key, post, given)}
-    return [*scores, _score("kept", post_of.keys() - lost_truly, post_of.keys() - lost)]
+    lost_truly = {key for key, post in pairs.items() if _lost(key, post, truth)}
+    lost = {key for key, post in pairs.items() if _lost(key, post, given)}
+    return [*scores, _score("kept", pairs.keys() - lost_truly, pairs.keys() - lost)]
 
 
 def _lost(key: str, post: str, rows: Mapping[str, set[str]]) -> bool:
     return any(key in ids or post in ids for ids in rows.values())
 
 
-def _unit(one: Dropped) -> str:
-    """The id as the truth writes it: line number, post id or media key."""
+def _unit(one: Dropped, answers: Collection[str]) -> str:
+    """The id as the truth writes it: line number, post id or media key; of an answer's pair the answer's."""
     if one.reason == "malformed":
         return one.id.rpartition(":")[2]
-    return one.id.partition("_")[2] or one.id
+    post, _, key = one.id.partition("_")
+    return post if post in answers else key or post
 
 
 def _score(reason: str, true: set[str], found: set[str]) -> RuleScore:

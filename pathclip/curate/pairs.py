@@ -26,7 +26,9 @@ def make_pairs(
     """Applies the rules on pictures and pairs, in the published order, the oldest post first.
 
     Of duplicates the earliest stays. Pictures of one post and of its replies are never near-duplicates of
-    each other: they share a group anyway.
+    each other: they share a group anyway. A duplicate that is dropped still joins its group with that of the
+    picture it repeats: both posts show one case, and the other fields of the later post must not be parted
+    from it.
 
     Args:
         candidates: of one run.
@@ -37,20 +39,22 @@ def make_pairs(
         The pairs in the order of their posts, and what was dropped.
     """
     dropped: list[Dropped] = []
-    captioned: dict[tuple[str, str], str] = {}
+    groups = Groups()
+    captioned: dict[tuple[str, str], Candidate] = {}
     left: list[tuple[Candidate, Picture]] = []
     for number in sorted(range(len(candidates)), key=lambda n: (*_age(candidates[n]), n)):
         candidate, picture = candidates[number], pictures[number]
         content = (picture.sha256, candidate.text)
         if picture.sha256 and content in captioned:
-            dropped.append(Dropped(candidate.id, "duplicate_pair", f"as {captioned[content]}"))
+            first = captioned[content]
+            groups.join(candidate.group, first.group)
+            dropped.append(Dropped(candidate.id, "duplicate_pair", f"as {first.id}"))
             continue
-        captioned.setdefault(content, candidate.id)
+        captioned.setdefault(content, candidate)
         if picture.reason:
             dropped.append(Dropped(candidate.id, picture.reason, picture.detail))
         else:
             left.append((candidate, picture))
-    groups = Groups()
     kept = _without_near_duplicates(left, settings, groups, dropped)
     return [
         replace(one, pair=replace(one.pair, group=str(groups.find(one.pair.group)))) for one in kept
@@ -68,22 +72,27 @@ def _without_near_duplicates(
     groups: Groups,
     dropped: list[Dropped],
 ) -> list[Kept]:
+    """Joins the groups of near-duplicates, the same ones whether the later picture is dropped or kept."""
     index = HashIndex(settings.max_distance)
     kept: list[Kept] = []
+    gone: set[str] = set()
     first_with: dict[str, str] = {}
     for candidate, picture in left:
         near = index.near(picture.hashes) if settings.near_duplicates != "off" else []
-        others = [(distance, kept[n].pair) for distance, n in near if kept[n].pair.group != candidate.group]
-        if others and settings.near_duplicates == "drop":
-            distance, other = others[0]
-            dropped.append(Dropped(candidate.id, "near_duplicate", f"{distance} bits from {other.id}"))
-            continue
+        # Dropped pictures are in the index too: they link the posts of one case.
+        index.add(picture.hashes[0])
+        others = [(distance, left[n][0]) for distance, n in near if left[n][0].group != candidate.group]
         for _, other in others:
             groups.join(candidate.group, other.group)
         # The very same image is one group even where nobody looks for near-duplicates.
         groups.join(candidate.group, first_with.setdefault(picture.sha256, candidate.group))
-        index.add(picture.hashes[0])
-        kept.append(Kept(_pair(candidate, picture), picture, candidate.split))
+        shown = [(distance, other.id) for distance, other in others if other.id not in gone]
+        if shown and settings.near_duplicates == "drop":
+            distance, original = shown[0]
+            gone.add(candidate.id)
+            dropped.append(Dropped(candidate.id, "near_duplicate", f"{distance} bits from {original}"))
+        else:
+            kept.append(Kept(_pair(candidate, picture), picture, candidate.split))
     return kept
 
 

@@ -61,7 +61,9 @@ def render(
         _bars(funnel["posts"]),
         "<h2>Pictures with a caption</h2>",
         _bars(funnel["pairs"]),
-        "<p>" + ", ".join(f"{name}: {count}" for name, count in funnel["splits"].items()) + "</p>",
+        f"<p>Split by {funnel['split_by']}: "
+        + ", ".join(f"{name} {count}" for name, count in funnel["splits"].items())
+        + "</p>",
     ]
     if scores:
         parts += ["<h2>Rules against the known truth</h2>", _scores(scores)]

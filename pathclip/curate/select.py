@@ -133,7 +133,9 @@ def _answered(post: Post, by_id: Mapping[str, Post]) -> Post | None:
 
 def _candidates(post: Post, caption: str, pictured: Post) -> Iterator[Candidate]:
     media = pictured.media if pictured is post else pictured.media[:1]
-    group = f"{post.platform}:case:{pictured.case}" if pictured.case else f"{post.platform}:{pictured.id}"
+    # A thread often goes on with more pictures of its case, by the same author or by others.
+    thread = pictured.conversation or pictured.id
+    group = f"{post.platform}:case:{pictured.case}" if pictured.case else f"{post.platform}:{thread}"
     for picture in media:
         name = post.id if picture.key == post.id else f"{post.id}_{picture.key}"
         yield Candidate(

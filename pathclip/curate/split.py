@@ -11,6 +11,7 @@ from pathclip.curate.dedup import near_pairs
 from pathclip.errors import DataError
 
 SPLITS = ("train", "val", "test")
+By = Literal["time", "hash", "source"]
 _NAMES = {
     "train": "train",
     "training": "train",
@@ -29,7 +30,8 @@ class SplitSettings:
 
     Attributes:
         by: 'time' (train before validation before test), 'hash' (of the group's name), 'source' (as the
-            source prescribes), or 'auto': the first of source, time and hash that fits all pairs.
+            source prescribes), or 'auto': by source if it prescribes splits, else by time if there are
+            dates, else by hash.
         val: share of the pairs for validation, in [0, 1).
         test: share for test.
         seed: of 'hash'.
@@ -66,24 +68,60 @@ class Member:
     hashes: tuple[int, ...] = ()
 
 
+def decide(members: Sequence[Member], settings: SplitSettings) -> By:
+    """What the pairs are divided by: what was asked for, or with 'auto' what they bring.
+
+    'auto' never passes over what only some pairs have: a prescribed test set or the order of time would be
+    lost because of one incomplete row.
+
+    Raises:
+        DataError: 'auto', and some pairs but not all have a prescribed split, or else a date.
+    """
+    if settings.by != "auto":
+        return settings.by
+    if any(member.prescribed for member in members):
+        _refuse_without_split(members)
+        return "source"
+    if any(member.created_at for member in members):
+        _refuse_without_date(members)
+        return "time"
+    return "hash"
+
+
 def split(members: Sequence[Member], settings: SplitSettings) -> list[str]:
     """The split of each pair: 'train', 'val' or 'test'.
 
     Raises:
-        DataError: 'time' or 'source' was asked for and a pair has no date or no known split.
+        DataError: a pair has no date or no known split where that is what decides; see `decide`.
     """
-    by = settings.by
-    if by == "auto":
-        if members and all(member.prescribed for member in members):
-            by = "source"
-        elif members and all(member.created_at for member in members):
-            by = "time"
-        else:
-            by = "hash"
+    by = decide(members, settings)
     if by == "source":
+        _refuse_without_split(members)
         return [_prescribed(member) for member in members]
     groups = _by_time(members, settings) if by == "time" else _by_hash(members, settings)
     return [groups[member.group] for member in members]
+
+
+def _refuse_without_split(members: Sequence[Member]) -> None:
+    without = [member.id for member in members if not member.prescribed]
+    if without:
+        raise DataError(
+            f"{_some(without, members)} have no split that the source prescribes; fill that column "
+            "(source.columns.split), or let split.by=time or split.by=hash divide all pairs anew"
+        )
+
+
+def _refuse_without_date(members: Sequence[Member]) -> None:
+    without = [member.id for member in members if not member.created_at]
+    if without:
+        raise DataError(
+            f"{_some(without, members)} have no date and cannot be split by time; "
+            "use split.by=hash, or leave their posts out of the dump"
+        )
+
+
+def _some(names: Sequence[str], members: Sequence[Member]) -> str:
+    return f"{len(names)} of {len(members)} pairs (such as {', '.join(names[:3])})"
 
 
 def _prescribed(member: Member) -> str:
@@ -98,12 +136,12 @@ def _prescribed(member: Member) -> str:
 
 def _by_time(members: Sequence[Member], settings: SplitSettings) -> Mapping[str, str]:
     """Groups in the order of their first post; the newest for test, those before for validation."""
+    _refuse_without_date(members)
     first: dict[str, str] = {}
     sizes: dict[str, int] = {}
     for member in members:
-        if member.created_at is None:
-            raise DataError(f"{member.id}: has no date, so it cannot be split by time; use split.by=hash")
-        first[member.group] = min(first.get(member.group, member.created_at), member.created_at)
+        moment = str(member.created_at)
+        first[member.group] = min(first.get(member.group, moment), moment)
         sizes[member.group] = sizes.get(member.group, 0) + 1
     chosen, behind = {}, 0
     for group in sorted(first, key=lambda name: (first[name], name), reverse=True):
@@ -160,5 +198,6 @@ def check_leaks(members: Sequence[Member], splits: Sequence[str], max_distance: 
 def _leak(one: Member, its: str, other: Member, others: str, how: str) -> None:
     raise DataError(
         f"leak: '{one.id}' in {its} and '{other.id}' in {others} have {how}. "
-        "Give both one group (source.columns.group), or let dedup.near_duplicates=drop remove one"
+        "Give both one split in the source, let split.by=time or split.by=hash divide by groups, "
+        "or let dedup.near_duplicates=drop remove one"
     )

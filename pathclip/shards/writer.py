@@ -107,6 +107,29 @@ def write_shards(
     return manifest
 
 
+def replace_shards(staged: Mapping[Path, Path]) -> None:
+    """Moves shards to where earlier ones may lie, so that no kill leaves a mixture that looks whole.
+
+    The earlier `sizes.json` of every folder goes before the first move and the new ones come last: a folder
+    whose shards are not all there is one that readers refuse. Files that are no shards stay.
+
+    Args:
+        staged: folder that `write_shards` wrote → folder to move its files to, on the same file system.
+    """
+    for target in staged.values():
+        for name in (SIZES, MANIFEST):
+            (target / name).unlink(missing_ok=True)
+    for source, target in staged.items():
+        target.mkdir(parents=True, exist_ok=True)
+        for earlier in target.glob("[0-9]*.tar"):
+            earlier.unlink()
+        for shard in sorted(source.glob("[0-9]*.tar")):
+            shard.replace(target / shard.name)
+        (source / MANIFEST).replace(target / MANIFEST)
+    for source, target in staged.items():
+        (source / SIZES).replace(target / SIZES)
+
+
 def _chunks(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
     chunk: list[Sample] = []
     for sample in samples:

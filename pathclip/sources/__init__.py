@@ -1,6 +1,7 @@
 """Posts of every platform, read one by one; and a synthetic feed whose truth is known.
 
-Adding a platform is one module with a function `read(path, **options)` and one line here.
+Adding a platform is one module with a function `read(path, **options)`, one line in `READERS` here, and a
+config in `conf/source/` that names it and its options.
 """
 
 from __future__ import annotations

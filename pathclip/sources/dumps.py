@@ -14,6 +14,8 @@ from pathclip.errors import DataError
 
 # A page of 500 tweets with all expansions is about 4 MB.
 MAX_LINE_BYTES = 64 * 1024 * 1024
+# What is wrong with a line that `read_lines` yields as `b""`.
+BROKEN_LINE = f"broken gzip stream, or a line longer than {MAX_LINE_BYTES >> 20} MiB"
 
 
 def find_dumps(path: Path, suffixes: Iterable[str]) -> list[Path]:
@@ -71,7 +73,7 @@ def parse_json(line: bytes) -> Any:
         ValueError: with a short reason, whatever is wrong with the line.
     """
     if not line:
-        raise ValueError(f"broken gzip stream, or a line longer than {MAX_LINE_BYTES >> 20} MiB")
+        raise ValueError(BROKEN_LINE)
     try:
         return json.loads(line.removeprefix(b"\xef\xbb\xbf"))
     except json.JSONDecodeError as error:

@@ -52,7 +52,8 @@ class Feed:
         truth: `truth.jsonl`, one line per post, picture and malformed line: kind ('post', 'media' or 'line'),
             id (of a line: its 1-based number), post, reason, label, laboratory, split_group, duplicate_of.
             A post's reason is 'kept' where all rules on posts pass it, also if its picture is dropped; the
-            picture's own reason is the post's, or one of `IMAGE_REASONS`, or 'kept'.
+            picture's own reason is the post's, or one of `IMAGE_REASONS`, or 'kept'. An answer may be kept,
+            as a pair with the picture of the post it answers, where that post falls for asking.
         tombstones: `tombstones.txt`, ids of posts that were deleted after the dump, one per line.
         counts: rows by true reason: lines for 'malformed', pictures for `IMAGE_REASONS`, posts for the
             others; 'kept' counts the pairs that a perfect curation keeps, those of replies included.

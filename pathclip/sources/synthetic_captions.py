@@ -61,6 +61,13 @@ _QUESTIONS = (
     # Without a question mark or a usual phrase: what a plain rule must miss.
     "I would love to hear how others call this lesion of the {site} with {feature}.",
 )
+# A question mark that asks nothing: what a plain rule must wrongly drop.
+_RHETORICAL = (
+    "Beautiful, isn't it? {Name} of the {site} with {feature}.",
+    "Who does not love a textbook case? {Name}, {site}. {Feature}.",
+    "Need I say more? {Feature}, so {name} of the {site}.",
+    "Why do I enjoy my job? {Name} ({site}), H&E x{power}: {feature}.",
+)
 _SHORT = ("Wow!", "Beautiful!", "Nice one", "Look 👀", "Friday mood", "Case 7", "Enjoy!", "Yes")
 _ADVERTISEMENTS = (
     "Join our free webinar on {tag} this Thursday at {number}:00 CET. Register here: {link}",
@@ -132,6 +139,11 @@ def caption_abroad(class_name: str, language: str, rng: np.random.Generator) -> 
 def question(class_name: str, rng: np.random.Generator) -> str:
     """A post that asks for the diagnosis instead of giving it."""
     return _tagged(_fill(_pick(_QUESTIONS, rng), rng, class_name), rng, class_name)
+
+
+def rhetorical(class_name: str, rng: np.random.Generator) -> str:
+    """A caption that names the class and its features, with a question that nobody is to answer."""
+    return _tagged(_fill(_pick(_RHETORICAL, rng), rng, class_name), rng, class_name)
 
 
 def too_short(class_name: str, rng: np.random.Generator) -> str:

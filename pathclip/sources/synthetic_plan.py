@@ -1,12 +1,14 @@
 """What the synthetic feed will hold, post by post, before anything is drawn or written.
 
 Every kind of noise comes at a rate stated here, and every post is planned so that one rule of curation alone
-fits it: whatever the order in which rules are asked, the true reason is one.
+fits it: whatever the order in which rules are asked, the true reason is one. Some posts are hard on purpose:
+questions and advertisements without the usual words, and captions with a rhetorical question. A joke over a
+picture of tissue is left out: no rule asks whether a caption describes, so it would have no true reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -48,8 +50,17 @@ IMAGE_REASONS = (
     "not_pathology",
     "near_duplicate",
 )
-# Features of posts that a perfect curation keeps, per post of the feed.
-KEPT: dict[str, float] = {"reply_with_diagnosis": 0.03, "several_images": 0.05, "edited": 0.01}
+# Features of posts that a perfect curation keeps, per post of the feed. An answered question falls itself,
+# and its most liked answer is kept with its picture.
+KEPT: dict[str, float] = {
+    "reply_with_diagnosis": 0.03,
+    "answered_question": 0.015,
+    "rhetorical_question": 0.01,
+    "several_images": 0.05,
+    "edited": 0.01,
+}
+# Classes that are a disease, which an answer can name.
+ILL = tuple(name for name in CLASSES if WORDINGS[name].diagnoses)
 FEWEST_POSTS = 60
 START = datetime(2022, 1, 3, tzinfo=UTC)
 MONTHS = 24
@@ -160,11 +171,19 @@ class _Planner:
             "reply_without_diagnosis",
             "reply_not_most_liked",
         )
+        asked = [self.noisy("question", name) for name in self.classes(self.counts["answered_question"], ILL)]
+        self.made += asked
         for reason in NOISE:
             if reason not in ("malformed", *derived):
-                for class_name in self.classes(self.counts[reason]):
+                already = len(asked) if reason == "question" else 0
+                for class_name in self.classes(self.counts[reason] - already):
                     self.made.append(self.noisy(reason, class_name))
-        answers = sum(self.counts[reason] for reason in (*derived, "reply_with_diagnosis"))
+        # Nothing repeats them: a copy would fall with the caption's question mark, not as a copy.
+        rhetorical = self.classes(self.counts["rhetorical_question"])
+        self.made += [self.kept(name, captions.rhetorical) for name in rhetorical]
+        answers = sum(
+            self.counts[reason] for reason in (*derived, "reply_with_diagnosis", "answered_question")
+        )
         kept = [self.kept(name) for name in self.classes(self.posts - len(self.made) - answers)]
         kept = self.with_features(kept)
         self.made += kept
@@ -175,12 +194,11 @@ class _Planner:
         self.made += [self.duplicate(plan) for plan in single[:exact]]
         self.made += [self.near_duplicate(plan) for plan in single[exact : exact + near]]
         self.made += [self.retweet(order[i % len(order)]) for i in range(self.counts["retweet"])]
-        self.made += self.threads(single[exact + near :])
+        self.made += self.threads(asked, single[exact + near :])
         return sorted(self.made, key=lambda plan: int(plan.id))
 
-    def classes(self, n: int) -> list[str]:
-        """Class names in random order, each as often as the others."""
-        names = list(CLASSES)
+    def classes(self, n: int, names: Sequence[str] = tuple(CLASSES)) -> list[str]:
+        """Names in random order, each as often as the others."""
         start = int(self.rng.integers(len(names)))
         return [names[(start + int(i)) % len(names)] for i in self.rng.permutation(n)]
 
@@ -228,7 +246,7 @@ class _Planner:
             language = captions.LANGUAGES[int(rng.integers(len(captions.LANGUAGES)))]
             text = captions.caption_abroad(class_name, language, rng)
         elif reason == "advertisement":
-            kind, class_name, text = "text_slide", "", captions.advertisement(rng)
+            text = captions.advertisement(rng)  # over tissue, as the eye-catcher: its words alone tell
         elif reason == "not_pathology":
             kind, class_name, text = str(rng.choice(list(DISTRACTORS))), "", captions.joke(rng)
         elif reason == "image_missing":
@@ -240,10 +258,12 @@ class _Planner:
         picture = self.picture(moment, kind, class_name, laboratory, change=change, amount=amount)
         return self.post(reason, class_name, text, moment, language=language, pictures=(picture,))
 
-    def kept(self, class_name: str) -> Plan:
+    def kept(
+        self, class_name: str, write: Callable[[str, np.random.Generator], str] = captions.caption
+    ) -> Plan:
         moment, laboratory = self.when(), int(self.rng.integers(len(LABORATORIES)))
         picture = self.picture(moment, "tile", class_name, laboratory)
-        text = captions.caption(class_name, self.rng)
+        text = write(class_name, self.rng)
         return self.post("kept", class_name, text, moment, pictures=(picture,))
 
     def with_features(self, kept: list[Plan]) -> list[Plan]:
@@ -300,19 +320,22 @@ class _Planner:
         more: dict[str, Any] = {"group": source.group, "retweet_of": source.id, "likes": 0}
         return self.post("retweet", source.class_name, text[:139] + "…", moment, **more)
 
-    def threads(self, parents: Iterable[Plan]) -> list[Plan]:
-        """Replies: in every thread at most one diagnosis is the most liked, and all else has fewer likes."""
-        able = [plan for plan in parents if WORDINGS[plan.class_name].diagnoses]
-        winners = self.counts["reply_with_diagnosis"]
-        replies = [self.reply(parent, "kept") for parent in able[:winners]]
+    def threads(self, asked: Sequence[Plan], parents: Iterable[Plan]) -> list[Plan]:
+        """Replies: in every thread at most one diagnosis is the most liked, and all else has fewer likes.
+
+        Args:
+            asked: posts that ask, each of which is answered.
+            parents: posts that describe their pictures; some are answered too.
+        """
+        able = [plan for plan in parents if plan.class_name in ILL]
+        won = [*asked, *able[: self.counts["reply_with_diagnosis"]]]
+        replies = [self.reply(parent, "kept") for parent in won]
         losers = self.counts["reply_not_most_liked"]
-        replies += [self.reply(able[i % winners], "reply_not_most_liked") for i in range(losers)]
+        replies += [self.reply(won[i % len(won)], "reply_not_most_liked") for i in range(losers)]
         # Chatter comes under posts with a winning diagnosis and under others.
+        heard = [*won[len(won) // 2 :], *able[self.counts["reply_with_diagnosis"] :]]
         chatter = self.counts["reply_without_diagnosis"]
-        replies += [
-            self.reply(able[(winners // 2 + i) % len(able)], "reply_without_diagnosis")
-            for i in range(chatter)
-        ]
+        replies += [self.reply(heard[i % len(heard)], "reply_without_diagnosis") for i in range(chatter)]
         return replies
 
     def reply(self, parent: Plan, reason: str) -> Plan:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pathclip.config import nearest
 from pathclip.errors import ConfigError, DataError
-from pathclip.sources.dumps import find_dumps, parse_json, read_lines, well_formed
+from pathclip.sources.dumps import BROKEN_LINE, find_dumps, parse_json, read_lines, well_formed
 from pathclip.sources.twitter import parse_time, pseudonym
 from pathclip.types import Malformed, Media, Post
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+# A quoted cell may hold line breaks; one that runs on for longer is a quote that nobody closed.
+MAX_RECORD_LINES = 100
 COLUMNS = ("image", "text", "id", "label", "group", "split", "created_at", "licence", "author")
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -137,35 +140,57 @@ def _rows(file: Path, delimiter: str | None) -> Iterator[tuple[int, Mapping[str,
 
 
 def _csv_rows(file: Path, delimiter: str | None) -> Iterator[tuple[int, Mapping[str, Any], str]]:
-    at = 0
-
-    def lines() -> Iterator[str]:
-        # With their ends, because a quoted cell may hold line breaks; blank lines are lost.
-        nonlocal at
-        for number, line in read_lines(file):
-            at = number
-            yield line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").replace("\0", "") + "\n"
-
-    stream = lines()
-    header_line = next(stream, "")
-    if delimiter is None:
-        delimiter = max(",;\t|", key=header_line.count)
-    header = next(csv.reader(io.StringIO(header_line), delimiter=delimiter), [])
-    if not header:
+    lines = _text_lines(file)
+    first = next(lines, (0, ""))
+    if not first[1].strip():
         raise DataError(f"{file}: empty; a table needs a header line")
-    reader = csv.reader(stream, delimiter=delimiter)
+    records = _records(chain([first], lines), delimiter or max(",;\t|", key=first[1].count))
+    _, header, wrong = next(records)
+    if wrong:
+        raise DataError(f"{file}, line {first[0]}: no header, {wrong}; correct that line")
+    for number, cells, wrong in records:
+        yield number, {} if wrong else dict(zip(header, cells, strict=True)), wrong
+
+
+def _text_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Yields (number, line with its end); blank lines are lost, and unreadable ones come out as ''."""
+    for number, line in read_lines(file):
+        text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").replace("\0", "")
+        yield number, f"{text}\n" if line else ""
+
+
+def _records(lines: Iterator[tuple[int, str]], delimiter: str) -> Iterator[tuple[int, list[str], str]]:
+    """Yields (number of the first line, cells, what was wrong) for each record; the first gives their width.
+
+    After a malformed record reading goes on with the line after its first one, so that an unclosed quote
+    costs one row and not all that follow.
+    """
+    ahead: deque[tuple[int, str]] = deque()  # lines that were read as part of a malformed record
+
+    def record_lines(record: list[tuple[int, str]]) -> Iterator[str]:
+        while len(record) < MAX_RECORD_LINES and (line := ahead.popleft() if ahead else next(lines, None)):
+            record.append(line)
+            yield line[1]
+
+    width = 0
     while True:
+        record: list[tuple[int, str]] = []
+        cells: list[str] = []
+        wrong = ""
         try:
-            cells = next(reader)
+            cells = next(csv.reader(record_lines(record), delimiter=delimiter, strict=True))
         except StopIteration:
             return
         except csv.Error as error:
-            yield at, {}, f"not a row: {error}"
-            continue
-        if len(cells) == len(header):
-            yield at, dict(zip(header, cells, strict=True)), ""
-        elif cells:
-            yield at, {}, f"{len(cells)} cells where the header has {len(header)}"
+            wrong = f"not a row: {error}"
+        width = width or len(cells)
+        if not all(text for _, text in record):
+            wrong = BROKEN_LINE
+        elif not wrong and len(cells) != width:
+            wrong = f"{len(cells)} cells where the header has {width}"
+        if wrong:
+            ahead.extendleft(reversed(record[1:]))
+        yield record[0][0], cells, wrong
 
 
 def _text(value: Any) -> str:

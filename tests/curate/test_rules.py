@@ -70,7 +70,8 @@ def test_each_rule_finds_its_case(openpath, reason, case):
         seen("Melanoma", post()),
         seen("Looks like nodular fasciitis to me", post()),
         seen(GOOD, hashtags=("gipath",)),
-        seen("Squamous cell carcinoma found on sale of the old microscope"[:33]),
+        seen("Squamous cell carcinoma on salesman's lip"),  # holds 'on sale', but not as words
+        seen("Small vessels, an undiscounted finding in melanoma"),
     ],
 )
 def test_rules_leave_alone_what_only_looks_like_their_case(openpath, case):

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from pathclip.curate.split import Member, SplitSettings, check_leaks, split
+from pathclip.curate.split import Member, SplitSettings, check_leaks, decide, split
 from pathclip.errors import DataError
 
 
@@ -61,10 +61,34 @@ def test_auto_takes_what_the_source_prescribes_then_time_then_hash():
     assert split(undated, auto) == split(undated, SplitSettings(by="hash"))
 
 
+def test_auto_says_what_it_took():
+    auto = SplitSettings()
+    assert decide(members(prescribed="train"), auto) == "source"
+    assert decide(members(), auto) == "time"
+    assert decide(members(created_at=None), auto) == "hash"
+    assert decide(members(), SplitSettings(by="hash")) == "hash"
+
+
+def test_auto_does_not_pass_over_a_split_that_one_pair_lacks():
+    rows = [*members(9, prescribed="train"), *members(10)[9:]]
+    with pytest.raises(DataError, match=r"1 of 10 pairs \(such as p9\) have no split.*split\.by=hash"):
+        split(rows, SplitSettings())
+    assert len(split(rows, SplitSettings(by="time"))) == 10
+
+
+def test_auto_does_not_pass_over_the_dates_if_one_pair_has_none():
+    rows = [*members(9), *members(10, created_at=None)[9:]]
+    with pytest.raises(DataError, match=r"1 of 10 pairs \(such as p9\) have no date.*split\.by=hash"):
+        split(rows, SplitSettings())
+    assert len(split(rows, SplitSettings(by="hash"))) == 10
+
+
 def test_an_unknown_prescribed_split_and_a_missing_date_are_told():
     with pytest.raises(DataError, match="'holdout' is none of"):
         split(members(prescribed="holdout"), SplitSettings(by="source"))
-    with pytest.raises(DataError, match="has no date"):
+    with pytest.raises(DataError, match=r"100 of 100 pairs .* have no split"):
+        split(members(), SplitSettings(by="source"))
+    with pytest.raises(DataError, match="have no date"):
         split(members(created_at=None), SplitSettings(by="time"))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -39,6 +40,15 @@ def posts(feed) -> dict[str, Post]:
     return {post.id: post for post in found if isinstance(post, Post)}
 
 
+def tweets(feed: Feed) -> list[dict]:
+    """The posts as the dump holds them."""
+    found = []
+    for line in feed.posts.read_text("utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            found += json.loads(line)["data"]
+    return found
+
+
 def media(truth, reason):
     return [row for row in truth if row["kind"] == "media" and row["reason"] == reason]
 
@@ -68,7 +78,7 @@ def test_every_kind_of_noise_comes_at_its_rate(feed):
 
 
 def test_kept_counts_the_pairs_of_pictures_and_of_answers(feed, truth):
-    answers = round(KEPT["reply_with_diagnosis"] * POSTS)
+    answers = round(KEPT["reply_with_diagnosis"] * POSTS) + round(KEPT["answered_question"] * POSTS)
     assert feed.counts["kept"] == len(media(truth, "kept")) + answers
 
 
@@ -140,11 +150,15 @@ def test_near_copies_differ_in_bytes_but_share_the_perceptual_hash(feed, truth):
         assert min(imagehash.phash(copy) - other for other in hashes) <= 6
 
 
-def test_copies_answers_and_retweets_share_the_group_of_their_original(truth):
-    group = {row["id"]: row["split_group"] for row in truth if row["kind"] in ("post", "media")}
-    for row in truth:
-        if row["duplicate_of"]:
-            assert row["split_group"] == group[row["duplicate_of"]]
+def test_copies_answers_and_retweets_share_the_group_of_their_original(feed, truth):
+    rows = {row["id"]: row for row in truth if row["kind"] in ("post", "media")}
+    originals = [(row["id"], row["duplicate_of"], "copied") for row in rows.values() if row["duplicate_of"]]
+    for tweet in tweets(feed):
+        for reference in tweet.get("referenced_tweets", []):
+            originals.append((tweet["id"], reference["id"], reference["type"]))
+    assert {kind for *_, kind in originals} == {"copied", "replied_to", "retweeted"}
+    for row, original, kind in originals:
+        assert rows[row]["split_group"] == rows[original]["split_group"], kind
 
 
 def test_the_kept_answer_is_the_most_liked_of_its_thread(truth, posts):
@@ -158,8 +172,31 @@ def test_the_kept_answer_is_the_most_liked_of_its_thread(truth, posts):
         assert len(kept) <= 1
         if kept:
             assert kept[0] == max(answers, key=lambda post: post.metrics["like_count"])
-        assert reason[parent] == "kept"
+        assert reason[parent] == "kept" or (reason[parent] == "question" and kept)
         assert posts[parent].media
+
+
+def test_some_questions_fall_while_their_most_liked_answer_is_kept(truth, posts):
+    row = {row["id"]: row for row in truth if row["kind"] == "post"}
+    answers = [post for post in posts.values() if post.in_reply_to and row[post.id]["reason"] == "kept"]
+    asked = [post for post in answers if row[post.in_reply_to]["reason"] == "question"]
+    assert len(asked) == round(KEPT["answered_question"] * POSTS)
+    for post in asked:
+        question = row[post.in_reply_to]
+        assert row[post.id]["split_group"] == question["split_group"] == question["id"]
+        assert row[post.id]["label"] == question["label"]
+        assert [r["reason"] for r in media(truth, "question") if r["post"] == question["id"]] == ["question"]
+
+
+def test_some_kept_captions_hold_a_question_that_nobody_is_to_answer(truth, posts):
+    owner = {row["post"] for row in media(truth, "kept")}
+    asking = [name for name in owner if "?" in posts[name].text]
+    assert len(asking) == round(KEPT["rhetorical_question"] * POSTS)
+
+
+def test_the_picture_of_an_advertisement_is_tissue_so_that_only_its_words_tell(truth):
+    found = media(truth, "advertisement")
+    assert found and all(row["label"] for row in found)
 
 
 def test_every_answer_that_is_not_most_liked_stands_beside_a_kept_one(truth, posts):

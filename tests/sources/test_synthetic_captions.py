@@ -56,6 +56,13 @@ def test_most_questions_but_not_all_end_in_a_question_mark():
     assert 0.7 < sum(marked) / len(marked) < 0.95
 
 
+@pytest.mark.parametrize("name", CLASSES)
+def test_rhetorical_captions_hold_a_question_and_name_the_class(name):
+    for text in many(captions.rhetorical, name):
+        assert "?" in text
+        assert any(synonym in text.lower() for synonym in map(str.lower, CLASSES[name]))
+
+
 def test_short_texts_leave_at_most_two_words():
     assert all(len(words(text)) <= 2 for text in many(captions.too_short, "necrosis"))
 

@@ -69,6 +69,56 @@ def test_rows_that_are_none_are_counted_with_their_line(tmp_path):
     assert [item.line for item in items if isinstance(item, Malformed)] == [4, 5]
 
 
+def items_of(folder: Path, *rows: str) -> tuple[list[str], list[int]]:
+    """The ids of the posts and the lines of what is malformed, of a table with these lines."""
+    (folder / "t.csv").write_text("\n".join(["file,caption", *rows]) + "\n")
+    items = read(folder / "t.csv")
+    posts = [item.id for item in items if isinstance(item, Post)]
+    return posts, [item.line for item in items if isinstance(item, Malformed)]
+
+
+def test_an_unclosed_quote_costs_its_own_row_and_no_other(tmp_path):
+    names = [f"{number}.jpg" for number in range(500)]
+    rows = [f"{name},a lipoma" for name in names]
+    rows[3] = '3.jpg,"a lipoma'
+    assert items_of(tmp_path, *rows) == (names[:3] + names[4:], [5])
+
+
+def test_an_unclosed_quote_before_quoted_cells_costs_its_own_row_and_no_other(tmp_path):
+    rows = ['0.jpg,"a lipoma', '1.jpg,"fat, mature"', '2.jpg,"a ""lipoma"""', "3.jpg,fat"]
+    assert items_of(tmp_path, *rows) == (["1.jpg", "2.jpg", "3.jpg"], [2])
+
+
+def test_a_malformed_record_is_counted_at_its_first_line(tmp_path):
+    rows = ['0.jpg,"a lipoma" of the back', '1.jpg,fat,"two', 'lines"', "2.jpg,fat"]
+    assert items_of(tmp_path, *rows) == (["2.jpg"], [2, 3, 4])
+
+
+def test_quoted_cells_may_hold_line_breaks(tmp_path):
+    (tmp_path / "t.csv").write_text('file,"cap\ntion"\n0.jpg,"a lipoma\n\nof the ""back"""\n1.jpg,fat\n')
+    posts = read(tmp_path / "t.csv", {"image": "file", "text": "cap\ntion"})
+    assert [post.text.split() for post in posts] == [["a", "lipoma", "of", "the", '"back"'], ["fat"]]
+
+
+def test_a_quoted_cell_of_more_than_a_hundred_lines_is_malformed(tmp_path):
+    long = '0.jpg,"' + "word\n" * 100 + 'end"'
+    posts, malformed = items_of(tmp_path, long, "1.jpg,fat")
+    assert posts == ["1.jpg"] and malformed[0] == 2
+    assert items_of(tmp_path, long.replace("word\n", "", 1), "1.jpg,fat") == (["0.jpg", "1.jpg"], [])
+
+
+def test_a_line_too_long_to_read_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathclip.sources.dumps.MAX_LINE_BYTES", 40)
+    assert items_of(tmp_path, "0.jpg," + "x" * 50, "1.jpg,fat") == (["1.jpg"], [2])
+    assert items_of(tmp_path, '0.jpg,"fat', "x" * 50, 'fat"') == ([], [2, 3, 4])
+
+
+def test_a_header_that_is_no_row_is_told(tmp_path):
+    (tmp_path / "t.csv").write_text('file,"caption\n0.jpg,fat\n')
+    with pytest.raises(DataError, match=r"t\.csv, line 1: no header"):
+        read(tmp_path / "t.csv")
+
+
 def test_empty_last_cells_of_a_tsv_are_kept(tmp_path):
     (tmp_path / "t.tsv").write_text("file\tcaption\tclass\na.jpg\tx\t\n")
     (post,) = read(tmp_path / "t.tsv", COLUMNS | {"label": "class"})
