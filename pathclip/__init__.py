@@ -30,16 +30,17 @@ def load(
     Args:
         folder: a model folder that `pathclip train` or `pathclip export` wrote.
         runtime: 'onnx' needs no torch; 'torch' reads the safetensors; 'auto' takes ONNX where the
-            folder has it and torch otherwise.
+            folder has it in the precision asked for, and torch otherwise.
         precision: 'auto' takes int8 where the folder has it. torch has fp32 only.
-        threads: of one matrix product; by default the physical cores that the process may use.
+        threads: of one matrix product; by default the physical cores that the process may use, or with
+            torch its own choice.
 
     Raises:
         ModelFolderError: no model folder, a changed file, or it lacks the precision or runtime.
         ConfigError: an unknown runtime or precision.
     """
     from pathclip.errors import ConfigError, ModelFolderError
-    from pathclip.model_folder import open_model_folder
+    from pathclip.model_folder import WEIGHTS, open_model_folder
     from pathclip.runtime.encoder import OnnxEncoder, available_precisions
 
     if runtime not in ("auto", "onnx", "torch"):
@@ -48,7 +49,10 @@ def load(
         raise ConfigError(f"precision: '{precision}' is none of auto, int8, fp32")
     opened = open_model_folder(folder, verify=False)
     found = available_precisions(opened)
-    if runtime == "onnx" or (runtime == "auto" and found):
+    if runtime == "auto":
+        torch_fills_in = precision == "fp32" and precision not in found and opened.has(WEIGHTS)
+        runtime = "torch" if not found or torch_fills_in else "onnx"
+    if runtime == "onnx":
         if precision != "auto":
             return OnnxEncoder(opened, precision, threads)
         return OnnxEncoder(opened, "int8" if "int8" in found or not found else "fp32", threads)
@@ -62,8 +66,9 @@ def load(
         )
     if find_spec("torch") is None:
         raise ModelFolderError(
-            f"{folder}: without ONNX this folder needs torch: pip install 'pathclip[train]', or export "
-            f"it where torch is: pathclip export model={folder} out={opened.path.name}-int8"
+            f"{folder}: without ONNX{' in fp32' if found else ''} this folder needs torch: "
+            "pip install 'pathclip[train]', or export it where torch is: "
+            f"pathclip export model={folder} out={opened.path.name}-int8{' keep_fp32=true' if found else ''}"
         )
     for name in opened.card["files"]:
         if not name.startswith("onnx/"):

@@ -1,6 +1,7 @@
 """Reads, writes and verifies a model folder. See `docs/formats.md` for the layout.
 
-A folder holds safetensors, ONNX, JSON and Markdown only; anything that could carry code is refused.
+Only files that the card lists are loaded, and it may list safetensors, ONNX, JSON and text only: kinds that
+carry no code. What else lies in the folder is not looked at.
 """
 
 from __future__ import annotations
@@ -17,18 +18,25 @@ from pathclip.errors import ModelFolderError
 
 SCHEMA_VERSION = 1
 CARD = "pathclip.json"
-ALLOWED_SUFFIXES = frozenset({".json", ".safetensors", ".onnx", ".md", ".txt", ".npz"})
+ALLOWED_SUFFIXES = frozenset({".json", ".safetensors", ".onnx", ".md", ".txt"})
 MAX_JSON_BYTES = 64 * 1024 * 1024
+WEIGHTS = "open_clip_model.safetensors"
+# What an embedding depends on: these files and every ONNX graph and safetensors …
+_DECISIVE_FILES = frozenset({"tokenizer.json", "open_clip_config.json", "text/config.json"})
+# … and these entries of the card.
+_DECISIVE_ENTRIES = ("preprocess", "context_length", "pad_id")
+# Bounds of what a real model has: a card with more would ask for gigabytes before its fault shows.
+_LIMITS = {"embed_dim": (1, 65_536), "context_length": (1, 4096), "pad_id": (0, (1 << 31) - 1)}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A verified model folder.
+    """An open model folder.
 
     Attributes:
         path: the folder.
-        card: content of `pathclip.json`: schema_version, name, embed_dim, context_length, logit_scale
-            (the factor itself, not its logarithm), logit_bias (or None), preprocess (see
+        card: content of `pathclip.json`: schema_version, name, embed_dim, context_length, pad_id,
+            logit_scale (the factor itself, not its logarithm), logit_bias (or None), preprocess (see
             `pathclip.runtime.preprocess.Preprocess`), prompts, calibration, training, scores, licence,
             files (path within the folder → SHA-256).
     """
@@ -38,11 +46,21 @@ class ModelFolder:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the listed files' hashes: names the weights, whatever the scores in the card."""
+        """Names what the model computes: in one precision, folders of one hash give the same embeddings.
+
+        SHA-256, in hex, over the listed hashes of all ONNX and safetensors files, of `tokenizer.json`,
+        `open_clip_config.json` and `text/config.json`, and over the card's preprocess, context_length and
+        pad_id. Scores, prompts, `gate.json` and `README.md` do not count: they hold measured speeds and
+        so differ between two exports of one model.
+        """
         import hashlib
 
-        lines = "\n".join(f"{name} {digest}" for name, digest in sorted(self.card["files"].items()))
-        return hashlib.sha256(lines.encode()).hexdigest()
+        decisive = {
+            "files": {name: digest for name, digest in self.card["files"].items() if _is_decisive(name)},
+            **{key: self.card.get(key) for key in _DECISIVE_ENTRIES},
+        }
+        canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
     def file(self, name: str) -> Path:
         """Path of a file that the card lists.
@@ -72,15 +90,15 @@ class ModelFolder:
 
 
 def open_model_folder(path: str | Path, verify: bool = True) -> ModelFolder:
-    """Opens a model folder and checks every file against the card.
+    """Opens a model folder and checks the files that its card lists.
 
     Args:
         path: the folder.
         verify: compare every listed file's SHA-256; about 0.1 s per 200 MB.
 
     Raises:
-        ModelFolderError: no folder, no or malformed card, an unknown schema, a missing, changed or
-            truncated file, or a file of a kind that must not be loaded.
+        ModelFolderError: no folder, no or malformed card, an unknown schema, a size out of bounds, a
+            missing, changed or truncated file, or a file of a kind that must not be loaded.
     """
     path = Path(path)
     if not path.is_dir():
@@ -140,6 +158,10 @@ def read_json(path: Path) -> Any:
         raise ModelFolderError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
 
 
+def _is_decisive(name: str) -> bool:
+    return name in _DECISIVE_FILES or Path(name).suffix in (".onnx", ".safetensors")
+
+
 def _read_card(path: Path) -> dict[str, Any]:
     if not (path / CARD).is_file():
         hint = ""
@@ -154,6 +176,12 @@ def _read_card(path: Path) -> dict[str, Any]:
             f"{path / CARD}: schema_version {card.get('schema_version')!r}, but this pathclip reads "
             f"{SCHEMA_VERSION}; use the version that wrote the folder, or export it again"
         )
+    for key, (low, high) in _LIMITS.items():
+        value = card.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ModelFolderError(
+                f"{path / CARD}: {key} must be a whole number in {low}–{high}, not {value!r}"
+            )
     return card
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pathclip import cli
 from pathclip.commands import pipeline
-from tests.tiny_model import break_file, write_image, write_tiny_model
+from tests.tiny_model import break_file, list_files_again, write_image, write_tiny_model
 
 
 @pytest.fixture
@@ -102,6 +102,46 @@ def test_one_bad_picture_gets_a_line_and_the_others_go_on(call, tiny_model, imag
     assert err[0].startswith(f"pathclip classify: {images / 'bad.jpg'}: not a picture")
 
 
+def test_a_strip_of_one_pixel_is_one_bad_picture(call, tmp_path, tiny_model, images, index):
+    strip = write_image(images / "strip.png", "red", (60_000, 1))
+    status, out, err = call("classify", tiny_model, images, "--labels", "red,blue")
+    assert (status, out.count(".png"), len(err)) == (1, 3, 1)
+    assert err[0].startswith(f"pathclip classify: {strip}: 60000 x 1 pixels is too thin")
+    status, out, err = call("index", tiny_model, images, "--out", tmp_path / "b.index")
+    assert (status, out) == (0, f"{tmp_path / 'b.index'}: 3 pictures; 1 could not be read\n")
+    assert len(err) == 1
+    assert err[0].startswith(f"pathclip index: {strip}: 60000 x 1 pixels is too thin")
+    status, out, err = call("search", index, "--image", strip)
+    assert (status, out, len(err)) == (1, "", 1)
+    assert err[0].startswith(f"pathclip search: {strip}: 60000 x 1")
+
+
+def test_a_name_that_is_not_utf8_is_one_bad_picture(call, tmp_path, tiny_model, images, index):
+    odd = images / os.fsdecode(b"caf\xe9.png")
+    (images / "red.png").rename(odd)
+    message = rf"{images}/caf\udce9.png: this name is not UTF-8 text; rename it"
+    status, out, err = call("classify", tiny_model, images, "--labels", "red,blue", "--json")
+    assert (status, err) == (1, [f"pathclip classify: {message}"])
+    assert json.loads(out)["failed"] == [{"path": rf"{images}/caf\udce9.png", "error": message}]
+    status, out, err = call("index", tiny_model, images, "--out", tmp_path / "b.index")
+    assert (status, err) == (0, [f"pathclip index: {message}"])
+    assert out == f"{tmp_path / 'b.index'}: 2 pictures; 1 could not be read\n"
+    status, out, _ = call("search", tmp_path / "b.index", "red", "--json")
+    assert status == 0
+    assert len(json.loads(out)["hits"]) == 2
+    assert call("search", index, "--image", odd) == (1, "", [f"pathclip search: {message}"])
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\n"])
+def test_a_name_with_an_odd_line_break_is_found_again(call, tmp_path, tiny_model, images, mark):
+    name = f"a{mark}b.png"
+    (images / "red.png").rename(images / name)
+    assert call("index", tiny_model, images, "--out", tmp_path / "b.index")[0] == 0
+    status, out, _ = call("search", tmp_path / "b.index", "red", "-k", 1, "--json")
+    assert status == 0
+    assert json.loads(out)["hits"][0]["path"] == str(images / name)
+
+
 def test_the_models_own_templates_are_used_unless_others_are_given(call, tmp_path, images):
     model = write_tiny_model(tmp_path / "m", prompts={"templates": ["histopathology of {}"]})
     _, out, _ = call("classify", model, images, "--labels", "red,blue", "--json")
@@ -143,6 +183,11 @@ MISTAKES = {
     "empty query": (["search", "{index}", "  "], "the text is empty"),
     "no query": (["search", "{index}"], "give either a text or --image"),
     "two queries": (["search", "{index}", "red", "--image", "x.png"], "give either a text or --image"),
+    "query in another encoding": (["search", "{index}", "caf\udce9"], "a text is not valid Unicode"),
+    "label in another encoding": (
+        ["classify", "{model}", "{images}", "--labels", "caf\udce9,b"],
+        "a text is not valid Unicode",
+    ),
     "query image": (["search", "{index}", "--image", "{tmp}/gone.png"], "gone.png: no such file"),
     "not replaced": (["index", "{model}", "{images}", "--out", "{images}"], "exists and is no index"),
 }
@@ -207,6 +252,14 @@ def test_an_index_is_searched_with_the_model_that_made_it_only(call, tmp_path, i
     assert "the index was made by model" in err[0]
 
 
+def test_an_index_is_searched_with_a_second_export_of_the_same_model(call, tmp_path, index):
+    again = write_tiny_model(tmp_path / "again")
+    (again / "gate.json").write_text('{"images_per_second": 61}')
+    (again / "README.md").write_text("61 images/s")
+    list_files_again(again)
+    assert call("search", index, "red", "--model", again)[0] == 0
+
+
 def test_a_model_that_moved_is_asked_for(call, tmp_path, images):
     model = write_tiny_model(tmp_path / "m")
     call("index", model, images, "--out", tmp_path / "c.index")
@@ -252,13 +305,25 @@ def test_the_examples_of_a_pipeline_verb_compose(verb, example):
 @pytest.mark.parametrize("verb", ["curate", "train", "evaluate", "export"])
 def test_a_pipeline_verb_becomes_its_module_with_all_arguments(monkeypatch, verb):
     started = []
-    monkeypatch.setattr(os, "execv", lambda program, arguments: started.append((program, arguments)))
-    with pytest.raises(TypeError):  # execv never returns; here it does, and gives None
+    monkeypatch.setattr(os, "execve", lambda *given: started.append(given))
+    with pytest.raises(TypeError):  # execve never returns; here it does, and gives None
         cli.main([verb, "-m", "optim.lr=1e-4,1e-5", "--cfg", "job"])
     python = sys.executable
-    assert started == [
-        (python, [python, "-m", f"pathclip.{verb}", "-m", "optim.lr=1e-4,1e-5", "--cfg", "job"])
-    ]
+    ((program, arguments, environment),) = started
+    assert program == python
+    assert arguments == [python, "-m", f"pathclip.{verb}", "-m", "optim.lr=1e-4,1e-5", "--cfg", "job"]
+    # What else the environment holds (a node's rank, the visible devices) is handed on.
+    assert environment == {**os.environ, "PYTHONSAFEPATH": "1"}
+
+
+def test_a_pipeline_verb_imports_nothing_from_the_working_directory(tmp_path):
+    for name in ("yaml", "datasets", "hydra"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the working directory')")
+    # -P, because the installed program has no working directory on its path either; it is not inherited.
+    pathclip = [sys.executable, "-P", "-c", "from pathclip.cli import main; main()"]
+    done = subprocess.run([*pathclip, "curate", "--cfg", "job"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "source:" in done.stdout
 
 
 @pytest.mark.parametrize("verb", ["curate", "train", "evaluate", "export", "demo"])

@@ -8,7 +8,7 @@ import pytest
 
 from pathclip.errors import ModelFolderError
 from pathclip.model_folder import CARD, open_model_folder, read_json, update_card, write_model_folder
-from tests.tiny_model import break_file
+from tests.tiny_model import break_file, list_files_again, write_tiny_model
 
 
 @pytest.fixture
@@ -70,6 +70,7 @@ def test_a_file_that_the_card_does_not_list_is_not_given(folder):
         "weights.pkl",
         "open_clip_pytorch_model.bin",
         "code.py",
+        "arrays.npz",
         "no_suffix",
         "../secret.json",
         "onnx/../../secret.json",
@@ -80,7 +81,7 @@ def test_a_file_that_the_card_does_not_list_is_not_given(folder):
 )
 def test_a_listed_file_that_must_not_be_loaded_is_refused(folder, name):
     (folder.parent / "secret.json").write_text("{}")
-    if name.endswith((".pt", ".pkl", ".bin", ".py")):
+    if name.endswith((".pt", ".pkl", ".bin", ".py", ".npz")):
         (folder / name).write_bytes(b"")
     card = json.loads((folder / CARD).read_text())
     change_card(folder, files={**card["files"], name: "0" * 64})
@@ -88,12 +89,30 @@ def test_a_listed_file_that_must_not_be_loaded_is_refused(folder, name):
         open_model_folder(folder, verify=False)
 
 
-def test_a_link_out_of_the_folder_is_refused(folder):
+def test_a_link_to_other_content_is_refused(folder):
     (folder.parent / "secret.json").write_text("{}")
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.json").symlink_to(folder.parent / "secret.json")
-    with pytest.raises(ModelFolderError, match=r"tokenizer\.json"):
+    with pytest.raises(ModelFolderError, match=r"tokenizer\.json: its content differs"):
         open_model_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, value) for key in ("embed_dim", "context_length", "pad_id") for value in (None, "14", 1.5)),
+        *((key, value) for key in ("embed_dim", "context_length", "pad_id") for value in (True, -1)),
+        ("embed_dim", 0),
+        ("embed_dim", 65_537),
+        ("context_length", 0),
+        ("context_length", 10**9),
+        ("pad_id", 1 << 31),
+    ],
+)
+def test_a_size_out_of_bounds_is_named(folder, key, value):
+    change_card(folder, **{key: value})
+    with pytest.raises(ModelFolderError, match=rf"pathclip\.json: {key} must be .*, not {value!r}"):
+        open_model_folder(folder, verify=False)
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
@@ -149,11 +168,45 @@ def test_a_failed_write_leaves_the_earlier_model(folder):
     assert open_model_folder(folder).card["name"] == "tiny"
 
 
-def test_scores_in_the_card_do_not_change_the_models_hash_but_weights_do(folder):
+def test_what_an_export_measured_does_not_change_the_models_hash(folder):
     before = open_model_folder(folder).hash
-    update_card(folder, scores=[{"name": "balanced_accuracy"}])
-    assert open_model_folder(folder).card["scores"]
-    assert open_model_folder(folder).hash == before
-    card = json.loads((folder / CARD).read_text())
-    change_card(folder, files={**card["files"], "tokenizer.json": "0" * 64})
-    assert open_model_folder(folder, verify=False).hash != before
+    update_card(folder, scores=[{"name": "balanced_accuracy"}], prompts={"templates": ["{}"]})
+    for speed in ("61 images/s", "63 images/s"):
+        (folder / "gate.json").write_text(json.dumps({"speed": speed}))
+        (folder / "README.md").write_text(speed)
+        list_files_again(folder)
+        assert open_model_folder(folder).hash == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "onnx/image_int8.onnx",
+        "open_clip_model.safetensors",
+        "tokenizer.json",
+        "open_clip_config.json",
+        "text/config.json",
+    ],
+)
+def test_a_file_that_decides_embeddings_changes_the_models_hash(folder, name):
+    before = open_model_folder(folder).hash
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"other")
+    list_files_again(folder)
+    assert open_model_folder(folder).hash != before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("preprocess", {"size": 17}), ("context_length", 13), ("pad_id", 1)]
+)
+def test_an_entry_that_decides_embeddings_changes_the_models_hash(folder, key, value):
+    before = open_model_folder(folder).hash
+    change_card(folder, **{key: value})
+    assert open_model_folder(folder).hash != before
+
+
+def test_the_order_of_the_cards_keys_does_not_change_the_models_hash(tmp_path):
+    for name, preprocess in (("a", {"size": 16, "fill_color": 0}), ("b", {"fill_color": 0, "size": 16})):
+        folder = write_tiny_model(tmp_path / name)
+        change_card(folder, preprocess=preprocess)
+    assert open_model_folder(tmp_path / "a").hash == open_model_folder(tmp_path / "b").hash

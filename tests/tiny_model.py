@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pathclip.model_folder import write_model_folder
+from pathclip import atomic
+from pathclip.model_folder import CARD, write_model_folder
 
 DIM = 8
 CONTEXT_LENGTH = 12
@@ -76,6 +77,14 @@ def break_file(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
+
+
+def list_files_again(folder: Path) -> None:
+    """Brings the card's list of files up to what now lies in the folder, as a malicious author would."""
+    card = json.loads((folder / CARD).read_text())
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != CARD)
+    card["files"] = {file.relative_to(folder).as_posix(): atomic.sha256_file(file) for file in files}
+    (folder / CARD).write_text(json.dumps(card))
 
 
 @pytest.fixture(scope="session")

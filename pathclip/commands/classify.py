@@ -86,10 +86,10 @@ def _classified(
 ) -> Iterator[tuple[Path, list[Label]]]:
     from pathclip.runtime.classify import class_embeddings, classify
     from pathclip.runtime.cores import available_cores
-    from pathclip.runtime.images import read_batches
+    from pathclip.runtime.images import printable, read_batches
 
     def on_error(path: Path, error: DataError) -> None:
-        failed.append({"path": str(path), "error": str(error)})
+        failed.append({"path": printable(path), "error": str(error)})
         flags.complain(f"pathclip classify: {error}")
 
     classes = class_embeddings(encoder, names, templates)

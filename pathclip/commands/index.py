@@ -36,6 +36,7 @@ def command(
     Files that cannot be read are named and counted; the others are indexed.
     """
     from pathclip.index.build import build_index
+    from pathclip.runtime.images import printable
 
     bad = 0
 
@@ -46,5 +47,5 @@ def command(
 
     index = build_index(flags.open_model(folder, precision, threads), images, out, on_error)
     skipped = f"; {bad} could not be read" if bad else ""
-    print(f"{out}: {len(index)} pictures{skipped}")
+    print(f"{printable(out)}: {len(index)} pictures{skipped}")
     return 0

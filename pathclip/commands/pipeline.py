@@ -51,14 +51,17 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     """Prints the help, or becomes `python -m pathclip.<verb>` with the same arguments.
 
     It becomes that process instead of calling a function because Lightning starts its further DDP
-    ranks with the command line of the process it finds itself in.
+    ranks with the command line of the process it finds itself in. Unlike the `pathclip` program,
+    `python -m` would import from the working directory first, and a file of the user's named `yaml.py`
+    would stand in for the package: PYTHONSAFEPATH forbids that, for the ranks too.
     """
     if any(word in ("--help", "-h") for word in arguments):
         print(help_text(verb))
         return 0
     require_extra(*NEEDS[verb])
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", f"pathclip.{verb}", *arguments])
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    os.execve(sys.executable, [sys.executable, "-m", f"pathclip.{verb}", *arguments], environment)
 
 
 def require_extra(extra: str, packages: Iterable[str]) -> None:

@@ -56,9 +56,10 @@ def command(
     encoder = flags.open_model(folder, opened.model.get("precision", "auto"), threads)
     opened.require_model(encoder.folder.hash)
     if image is not None:
-        from pathclip.runtime.images import open_image
+        from pathclip.runtime.images import open_image, require_utf8_name
 
-        query = encoder.encode_images([open_image(image)])
+        require_utf8_name(image)
+        query = encoder.encode_images(encoder.preprocess.pixels(open_image(image), str(image))[None])
     else:
         query = encoder.encode_texts([str(text)])
     hits = opened.search(query, k)

@@ -12,7 +12,7 @@ from pathclip.index.exact import Entry, ExactIndex, check_replaceable
 from pathclip.progress import track
 from pathclip.runtime.cores import available_cores
 from pathclip.runtime.encoder import Encoder
-from pathclip.runtime.images import find_images, read_batches
+from pathclip.runtime.images import find_images, read_batches, require_utf8_name
 
 
 def build_index(
@@ -35,11 +35,14 @@ def build_index(
         workers: threads that decode; by default the physical cores.
 
     Raises:
-        DataError: no such folder, no picture in it that can be read, or `out` is no index.
+        DataError: no such folder, no picture in it that can be read, `out` is no index, or the path of
+            the pictures or of the model is not UTF-8.
     """
     images = Path(images)
     if not images.is_dir():
         raise DataError(f"{images}: no such folder of pictures")
+    for recorded in (images.resolve(), encoder.folder.path.resolve()):
+        require_utf8_name(recorded)
     if out is not None:
         check_replaceable(Path(out))
     paths = find_images(images)

@@ -136,7 +136,7 @@ class ExactIndex:
         """
         path = Path(path)
         check_replaceable(path)
-        lines = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in self.entries)
+        lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in self.entries)
         buffer = BytesIO()
         np.save(buffer, np.ascontiguousarray(self.vectors, np.float32), allow_pickle=False)
         with atomic.staged_folder(path) as folder:
@@ -221,7 +221,9 @@ def _read_meta(file: Path) -> dict[str, Any]:
 
 def _read_entries(file: Path) -> Iterable[Entry]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        # A name may hold U+2028 and other marks that str.splitlines takes for the end of a line.
+        with file.open(encoding="utf-8", newline="\n") as opened:
+            lines = list(opened)
     except FileNotFoundError:
         raise DataError(f"{file}: missing; index the pictures again") from None
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Precision = Literal["fp32", "int8"]
+# Eight as a protobuf varint, which may be written with idle bytes.
+_LENGTH_OF_LOCATION = re.compile(rb"(?:\x08|\x88\x80*\x00)\Z")
 
 
 @runtime_checkable
@@ -74,7 +77,8 @@ class OnnxEncoder:
         threads: of one matrix product; by default the physical cores that the process may use.
 
     Raises:
-        ModelFolderError: the folder lacks the precision, or its card is malformed.
+        ModelFolderError: the folder lacks the precision, or the card's logit_scale or preprocess is
+            malformed.
     """
 
     runtime = "onnx"
@@ -88,11 +92,11 @@ class OnnxEncoder:
         self._text_file = _choose(folder, "text", ["int8", "fp32"] if precision == "int8" else ["fp32"])
         self._threads = threads or available_cores()
         self.name = str(folder.card.get("name", folder.path.name))
-        self.dim = _number(folder, "embed_dim", int)
-        self.logit_scale = _number(folder, "logit_scale", float)
+        self.dim = int(folder.card["embed_dim"])
+        self.logit_scale = _logit_scale(folder)
         self.preprocess = Preprocess.from_card(folder.card.get("preprocess") or {})
-        self._context_length = _number(folder, "context_length", int)
-        self._pad_id = _number(folder, "pad_id", int)
+        self._context_length = int(folder.card["context_length"])
+        self._pad_id = int(folder.card["pad_id"])
 
     def encode_images(
         self, images: Sequence[Image.Image] | NDArray[np.uint8], batch_size: int = 32
@@ -100,7 +104,9 @@ class OnnxEncoder:
         """Images, or uint8 [n, h, w, 3], to L2-normalised float32 [n, dim].
 
         Raises:
-            ModelFolderError: the tower was changed, cannot be loaded, or does not give [n, dim].
+            ModelFolderError: the tower was changed, keeps weights in another file, cannot be loaded, or
+                does not give [n, dim].
+            DataError: a picture is too thin; see `Preprocess.pixels`.
         """
         parts = [
             self._run(
@@ -111,7 +117,7 @@ class OnnxEncoder:
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
-        """Texts to L2-normalised float32 [n, dim]; raises as `encode_images`."""
+        """Texts to L2-normalised float32 [n, dim]; raises ModelFolderError as `encode_images`."""
         tokens = self._tokenizer(texts) if texts else np.zeros((0, self._context_length), np.int64)
         parts = [
             self._run(self._text_session, "tokens", tokens[start : start + batch_size])
@@ -167,20 +173,40 @@ def _choose(folder: ModelFolder, tower: str, precisions: Sequence[str]) -> str:
         f"{folder.path}: no {tower} tower in {' or '.join(precisions)}; "
         f"it has {', '.join(found) or 'no ONNX'}. "
         f"To make one: pathclip export model={folder.path} out={folder.path.name}-int8"
+        f"{' keep_fp32=true' if 'int8' not in precisions else ''}"
     )
 
 
-def _number(folder: ModelFolder, key: str, kind: type[int] | type[float]) -> Any:
-    value: Any = folder.card.get(key)
+def _logit_scale(folder: ModelFolder) -> float:
+    value: Any = folder.card.get("logit_scale")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or kind(value) != value or value < 0:
-        raise ModelFolderError(f"{folder.path}: the card's {key} must be a number, not {value!r}")
-    return kind(value)
+    if not is_number or not math.isfinite(value) or value < 0:
+        raise ModelFolderError(f"{folder.path}: the card's logit_scale must be a number, not {value!r}")
+    return float(value)
+
+
+def _has_external_data(content: bytes) -> bool:
+    """Whether a tensor of an ONNX file takes its values from another file, which no hash would cover.
+
+    Such a tensor names the file under the key "location", and protobuf writes a string's length before
+    it; so the bytes tell without a parser. onnxruntime would follow the name: from the folder of the
+    model or, for a model handed over as bytes, from the working directory.
+    """
+    found = content.find(b"location")
+    while found >= 0:
+        if _LENGTH_OF_LOCATION.search(content, max(0, found - 10), found):
+            return True
+        found = content.find(b"location", found + 1)
+    return False
 
 
 def _session(file: Path, threads: int, name: str) -> Any:
     import onnxruntime
 
+    if _has_external_data(file.read_bytes()):
+        raise ModelFolderError(
+            f"{file}: its weights lie in another file (ONNX external data), refused; save it as one file"
+        )
     onnxruntime.set_default_logger_severity(3)  # its warnings on graph optimisation are no news to a user
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -83,6 +83,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def printable(path: Path) -> str:
+    """The path as text that any stream takes: bytes that are not UTF-8 are shown as escapes."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def require_utf8_name(path: Path) -> None:
+    """Raises DataError if the path has bytes that are not UTF-8, which no JSON file can hold."""
+    if printable(path) != str(path):
+        raise DataError(f"{printable(path)}: this name is not UTF-8 text; rename it")
+
+
 def find_images(folder: Path) -> list[Path]:
     """All picture files below a folder, by suffix, in the order of their names; hidden ones left out."""
     return sorted(
@@ -125,6 +136,9 @@ def read_batches(
         batch_size: pictures per batch; batches are full except the last.
         workers: threads that decode; Pillow releases the interpreter lock while it does.
 
+    A file whose name is not UTF-8 counts as one that cannot be read: neither an index nor a JSON document
+    could name it.
+
     Yields:
         Batches; encoding `batch.pixels` gives the same as encoding the opened images.
     """
@@ -148,11 +162,12 @@ def _batch(done: list[tuple[Path, str, NDArray[np.uint8]]]) -> Batch:
 
 def _read_one(path: Path, preprocess: Preprocess) -> tuple[str, NDArray[np.uint8]] | DataError:
     try:
+        require_utf8_name(path)
         content = _read(path)
-        image = open_image(content, name=str(path))
+        pixels = preprocess.pixels(open_image(content, name=str(path)), str(path))
     except DataError as error:
         return error
-    return hashlib.sha256(content).hexdigest(), preprocess.pixels(image)
+    return hashlib.sha256(content).hexdigest(), pixels
 
 
 def _in_order(

@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pathclip.errors import ModelFolderError
+from pathclip.errors import DataError, ModelFolderError
 from pathclip.runtime.images import open_image, to_rgb
 
 __all__ = ["Preprocess", "open_image"]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# A strip of 60,000 x 1 pixels, its shorter side fitted to 224, would become three billion pixels.
+MAX_STRETCH = 64
 _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -53,13 +55,15 @@ class Preprocess:
         Raises:
             ModelFolderError: a value is not what open_clip would accept; names the key.
         """
+        if not isinstance(values, Mapping):
+            raise ModelFolderError(f"preprocess: expected keys with values, got {values!r}")
         size = values.get("size", 224)
         height, width = (size, size) if isinstance(size, int) else _numbers(values, "size", 2)
         for name, value in (("height", height), ("width", width)):
             if not isinstance(value, int) or not 1 <= value <= 4096:
                 raise ModelFolderError(f"preprocess.size: {name} must be a whole number in 1–4096: {size!r}")
         interpolation = values.get("interpolation") or "bicubic"
-        if interpolation not in _RESAMPLING:
+        if interpolation not in [*_RESAMPLING]:
             raise ModelFolderError(f"preprocess.interpolation: {interpolation!r} is none of {[*_RESAMPLING]}")
         resize_mode = values.get("resize_mode") or "shortest"
         if resize_mode not in ("shortest", "longest", "squash"):
@@ -70,15 +74,17 @@ class Preprocess:
         std = _numbers(values, "std", 3) if values.get("std") else CLIP_STD
         if min(std) <= 0:
             raise ModelFolderError(f"preprocess.std: must be above 0, not {std}")
-        fill = int(values.get("fill_color") or 0)
+        fill = values.get("fill_color") or 0
+        if not isinstance(fill, int) or not 0 <= fill <= 255:
+            raise ModelFolderError(f"preprocess.fill_color: must be a whole number in 0–255, not {fill!r}")
         return cls((height, width), mean, std, interpolation, resize_mode, fill)
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """One image of any mode and size to float32 [3, h, w]."""
+        """One image of any mode and size to float32 [3, h, w]; raises as `pixels`."""
         return self.normalise(self.pixels(image)[None])[0]
 
     def batch(self, images: Sequence[Image.Image] | NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Images, or uint8 [n, h, w, 3] of any size, to float32 [n, 3, h, w]."""
+        """Images, or uint8 [n, h, w, 3] of any size, to float32 [n, 3, h, w]; raises as `pixels`."""
         if isinstance(images, np.ndarray):
             if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
                 raise ValueError(f"expected uint8 [n, h, w, 3], got {images.dtype} {list(images.shape)}")
@@ -87,10 +93,25 @@ class Preprocess:
             images = [Image.fromarray(pixels) for pixels in images]
         if not len(images):
             return np.zeros((0, 3, *self.size), np.float32)
-        return self.normalise(np.stack([self.pixels(image) for image in images]))
+        named = ((image, f"picture {number}") for number, image in enumerate(images, 1))
+        return self.normalise(np.stack([self.pixels(image, name) for image, name in named]))
 
-    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """One image resized and cropped, not yet normalised: uint8 [h, w, 3]. Twice is as good as once."""
+    def pixels(self, image: Image.Image, name: str = "picture") -> NDArray[np.uint8]:
+        """One image resized and cropped, not yet normalised: uint8 [h, w, 3]. Twice is as good as once.
+
+        Args:
+            image: of any mode and size.
+            name: what messages call it.
+
+        Raises:
+            DataError: with 'shortest', its longer side would be resized to more than 64 times the model's.
+        """
+        height, width = image.height / self.size[0], image.width / self.size[1]
+        if self.resize_mode == "shortest" and max(height, width) > MAX_STRETCH * min(height, width):
+            raise DataError(
+                f"{name}: {image.width} x {image.height} pixels is too thin for a model of "
+                f"{self.size[1]} x {self.size[0]}; cut a part out of it"
+            )
         # open_clip converts after resizing; a palette must not be interpolated, so here it comes first.
         return np.asarray(self._fit(to_rgb(image)))
 

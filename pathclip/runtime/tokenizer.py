@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pathclip.errors import ModelFolderError
+from pathclip.errors import DataError, ModelFolderError
 
 
 class Tokenizer:
@@ -44,7 +44,21 @@ class Tokenizer:
         self._tokenizer.enable_padding(length=context_length, pad_id=pad_id, pad_token=pad_token)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Texts to int64 [n, context_length]."""
+        """Texts to int64 [n, context_length].
+
+        Raises:
+            DataError: a text is no valid Unicode, as one typed in another encoding.
+            ModelFolderError: the special tokens alone are more than `context_length`.
+        """
         if not texts:
             return np.zeros((0, self.context_length), np.int64)
-        return np.array([row.ids for row in self._tokenizer.encode_batch(list(texts))], np.int64)
+        try:
+            rows = [row.ids for row in self._tokenizer.encode_batch(list(texts))]
+        except TypeError:
+            raise DataError("a text is not valid Unicode; type it in UTF-8") from None
+        # Where not even the special tokens fit, the package cuts nothing at all.
+        if max(map(len, rows)) > self.context_length:
+            raise ModelFolderError(
+                f"context_length {self.context_length} leaves no room for the tokenizer's special tokens"
+            )
+        return np.array(rows, np.int64)

@@ -135,3 +135,20 @@ def test_an_id_twice_and_a_wrong_count_are_refused():
         ExactIndex(np.zeros((2, 3), np.float32), [Entry("a"), Entry("a")], MODEL)
     with pytest.raises(DataError, match="1 entries"):
         ExactIndex(np.zeros((2, 3), np.float32), [Entry("a")], MODEL)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\u2028b.png", "a\x85b.png", "a\nb\rc.png", "färbung.png", "caf\udce9.png"]
+)
+def test_any_name_survives_writing_and_reading(tmp_path, name):
+    entries = [Entry(name, name), Entry("plain.png", "plain.png")]
+    ExactIndex(np.eye(2, dtype=np.float32), entries, MODEL).write(tmp_path / "a.index")
+    assert list(open_index(tmp_path / "a.index").entries) == entries
+
+
+def test_an_index_with_unescaped_names_is_still_read(tmp_path):
+    random_index(2).write(tmp_path / "a.index")
+    names = ["a\u2028b.png", "a\x85b.png"]
+    lines = [json.dumps({"id": name, "path": name, "sha256": ""}, ensure_ascii=False) for name in names]
+    (tmp_path / "a.index/entries.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert [entry.id for entry in open_index(tmp_path / "a.index").entries] == names

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 
 import pytest
 
@@ -8,6 +10,7 @@ import pathclip
 from pathclip.errors import DataError
 from pathclip.index.build import build_index
 from pathclip.index.exact import open_index
+from pathclip.runtime.encoder import OnnxEncoder
 from tests.tiny_model import write_image
 
 
@@ -58,3 +61,26 @@ def test_the_index_is_written_and_names_the_model(tmp_path, tiny_model):
     read = open_index(tmp_path / "a.index")
     assert read.model == {"name": "tiny", "path": str(tiny_model), "precision": "int8"}
     read.require_model(pathclip.load(tiny_model).folder.hash)
+
+
+def test_a_name_that_is_not_utf8_is_reported_and_the_rest_indexed(tmp_path, tiny_model):
+    write_image(tmp_path / "images/red.png", "red")
+    write_image(tmp_path / "images/blue.png", "blue").rename(
+        tmp_path / "images" / os.fsdecode(b"bl\xfce.png")
+    )
+    errors: list = []
+    build(tiny_model, tmp_path / "images", errors, tmp_path / "a.index")
+    assert [entry.id for entry in open_index(tmp_path / "a.index").entries] == ["red.png"]
+    assert [os.fsencode(path.name) for path, _ in errors] == [b"bl\xfce.png"]
+
+
+@pytest.mark.parametrize("which", ["images", "model"])
+def test_a_folder_whose_name_is_not_utf8_is_refused_before_anything_is_embedded(
+    tmp_path, tiny_model, monkeypatch, which
+):
+    odd = tmp_path / os.fsdecode(b"f\xe4rbung")
+    write_image((odd if which == "images" else tmp_path / "plain") / "red.png", "red")
+    model = shutil.copytree(tiny_model, odd / "model") if which == "model" else tiny_model
+    monkeypatch.setattr(OnnxEncoder, "encode_images", None)
+    with pytest.raises(DataError, match=r"f\\udce4rbung.*: this name is not UTF-8"):
+        build(model, odd if which == "images" else tmp_path / "plain", [], tmp_path / "a.index")

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 import pathclip
-from pathclip.errors import ConfigError, ModelFolderError
+from pathclip.errors import ConfigError, DataError, ModelFolderError
 from pathclip.model_folder import open_model_folder
-from pathclip.runtime.encoder import Encoder, OnnxEncoder
-from tests.tiny_model import COLOURS, DIM, break_file, write_tiny_model
+from pathclip.runtime.encoder import Encoder, OnnxEncoder, _has_external_data
+from tests.tiny_model import COLOURS, DIM, break_file, list_files_again, write_tiny_model
 
 
 def pictures(n: int = 5) -> list[Image.Image]:
@@ -116,26 +116,97 @@ def test_a_card_that_contradicts_the_tower_is_refused(tmp_path):
         pathclip.load(folder).encode_images(pictures(1))
 
 
-@pytest.mark.parametrize("value", [None, "14", True, -1])
-@pytest.mark.parametrize("key", ["logit_scale", "embed_dim", "context_length", "pad_id"])
-def test_a_malformed_number_in_the_card_is_named(tmp_path, key, value):
+@pytest.mark.parametrize("key", ["embed_dim", "context_length", "pad_id"])
+@pytest.mark.parametrize("value", [None, "14", True, -1, 10**12])
+def test_a_malformed_size_in_the_card_is_named(tmp_path, key, value):
     folder = write_tiny_model(tmp_path / "m", **{key: value})
-    with pytest.raises(ModelFolderError, match=f"the card's {key} must be a number, not {value!r}"):
+    with pytest.raises(ModelFolderError, match=rf"{key} must be a whole number in .*, not {value!r}"):
+        pathclip.load(folder)
+
+
+@pytest.mark.parametrize("value", [None, "14", True, -1, float("inf"), float("nan")])
+def test_a_malformed_logit_scale_in_the_card_is_named(tmp_path, value):
+    folder = write_tiny_model(tmp_path / "m", logit_scale=value)
+    with pytest.raises(ModelFolderError, match=f"the card's logit_scale must be a number, not {value!r}"):
         pathclip.load(folder)
 
 
 def test_an_onnx_file_that_is_none_is_named(tmp_path):
     folder = write_tiny_model(tmp_path / "m")
     (folder / "onnx/image_int8.onnx").write_bytes(b"not onnx")
-    import json
-
-    from pathclip.atomic import sha256_file
-
-    card = json.loads((folder / "pathclip.json").read_text())
-    card["files"]["onnx/image_int8.onnx"] = sha256_file(folder / "onnx/image_int8.onnx")
-    (folder / "pathclip.json").write_text(json.dumps(card))
+    list_files_again(folder)
     with pytest.raises(ModelFolderError, match=r"image_int8\.onnx: onnxruntime cannot load it"):
         pathclip.load(folder).encode_images(pictures(1))
+
+
+@pytest.mark.parametrize("place", ["initialiser", "constant"])
+def test_a_tower_with_weights_in_another_file_is_refused(tmp_path, place):
+    import onnx
+    from onnx import helper
+    from onnx.external_data_helper import set_external_data
+
+    folder = write_tiny_model(tmp_path / "m")
+    file = folder / "onnx/image_int8.onnx"
+    model = onnx.load(file)
+    (weight,) = model.graph.initializer
+    values = weight.raw_data
+    set_external_data(weight, location="weights.data")
+    weight.ClearField("raw_data")
+    if place == "constant":
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["weight"], value=weight))
+        del model.graph.initializer[:]
+    file.write_bytes(model.SerializeToString())
+    list_files_again(folder)
+    (folder / "onnx/weights.data").write_bytes(values)
+    with pytest.raises(ModelFolderError, match=r"image_int8\.onnx: its weights lie in another file"):
+        pathclip.load(folder).encode_images(pictures(1))
+
+
+@pytest.mark.parametrize("length", ["08", "8800", "888000", "8880808000"])
+def test_external_data_is_seen_however_protobuf_writes_the_length(length):
+    assert _has_external_data(b"w" * 30 + bytes.fromhex(length) + b"location" + b"w" * 30)
+
+
+def test_a_name_with_location_in_it_is_no_external_data(tmp_path):
+    content = (write_tiny_model(tmp_path / "m") / "onnx/image_int8.onnx").read_bytes()
+    assert not _has_external_data(content)
+    assert not _has_external_data(content.replace(b"pooled", b"allocation"))
+    assert not _has_external_data(content + b"\x0alocation.0" + b"location")
+
+
+def test_a_picture_too_thin_for_the_model_is_named_by_its_number(encoder):
+    with pytest.raises(DataError, match="picture 2: 60000 x 1 pixels is too thin"):
+        encoder.encode_images([Image.new("RGB", (9, 9)), Image.new("RGB", (60_000, 1))])
+
+
+@pytest.fixture
+def int8_with_weights(tmp_path):
+    """What `pathclip export keep_torch=true` writes, with other towers in it."""
+    from pathclip.config import build
+    from pathclip.launch import compose
+
+    towers = build(compose("train", ["model=tiny", "data.train=x"]).model)
+    folder = towers.save(tmp_path / "kept")
+    shutil.copytree(write_tiny_model(tmp_path / "m") / "onnx", folder / "onnx")
+    list_files_again(folder)
+    return folder
+
+
+def test_fp32_runs_on_torch_where_onnx_has_int8_only(int8_with_weights):
+    encoder = pathclip.load(int8_with_weights, precision="fp32")
+    assert (encoder.runtime, encoder.precision) == ("torch", "fp32")
+    for precision in ("auto", "int8"):
+        encoder = pathclip.load(int8_with_weights, precision=precision)
+        assert (encoder.runtime, encoder.precision) == ("onnx", "int8")
+    with pytest.raises(ModelFolderError, match="no image tower in fp32"):
+        pathclip.load(int8_with_weights, runtime="onnx", precision="fp32")
+
+
+def test_without_torch_fp32_says_what_to_install_and_how_to_export(int8_with_weights, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    message = r"without ONNX in fp32 this folder needs torch: pip install .*keep_fp32=true"
+    with pytest.raises(ModelFolderError, match=message):
+        pathclip.load(int8_with_weights, precision="fp32")
 
 
 def test_torch_runs_the_same_folder_in_fp32_only_and_refuses_changed_weights(tmp_path):

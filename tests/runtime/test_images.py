@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import os
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pathclip.errors import DataError
-from pathclip.runtime.images import find_images, open_image, read_batches
+from pathclip.runtime.images import find_images, open_image, printable, read_batches
 from pathclip.runtime.preprocess import Preprocess
 
 
@@ -113,3 +115,33 @@ def test_batches_keep_the_order_and_leave_out_what_is_broken(tmp_path, workers):
     assert [path for batch in batches for path in batch.paths] == paths[:4] + paths[5:]
     reds = np.concatenate([batch.pixels[:, 0, 0, 0] for batch in batches])
     assert reds.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_picture_too_thin_for_the_model_is_left_out_like_a_broken_one(tmp_path, workers):
+    for name, size in (("a.png", (20, 20)), ("strip.png", (60_000, 1)), ("z.png", (20, 20))):
+        Image.new("RGB", size).save(tmp_path / name)
+    bad: list = []
+    batches = read_batches(
+        find_images(tmp_path), Preprocess((8, 8)), lambda *error: bad.append(error), workers=workers
+    )
+    assert [path.name for batch in batches for path in batch.paths] == ["a.png", "z.png"]
+    ((path, error),) = bad
+    assert str(error).startswith(f"{tmp_path / 'strip.png'}: 60000 x 1 pixels is too thin")
+    assert path == tmp_path / "strip.png"
+
+
+def test_a_name_that_is_not_utf8_is_left_out_and_told_in_escapes(tmp_path):
+    for name in (b"a.png", b"caf\xe9.png"):
+        Image.new("RGB", (20, 20)).save(tmp_path / os.fsdecode(name), "PNG")
+    bad: list = []
+    batches = read_batches(find_images(tmp_path), Preprocess((8, 8)), lambda *error: bad.append(error))
+    assert [path.name for batch in batches for path in batch.paths] == ["a.png"]
+    ((path, error),) = bad
+    assert os.fsencode(path.name) == b"caf\xe9.png"
+    assert str(error) == rf"{tmp_path}/caf\udce9.png: this name is not UTF-8 text; rename it"
+
+
+@pytest.mark.parametrize("name", ["plain.png", "Gewebe, gefärbt.png", "病理.png", "a\u2028b.png"])
+def test_a_utf8_name_is_printed_as_it_is(name):
+    assert printable(Path(name)) == name

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pathclip.errors import ModelFolderError
+from pathclip.errors import DataError, ModelFolderError
 from pathclip.runtime.images import to_rgb
 from pathclip.runtime.preprocess import Preprocess
 
@@ -80,6 +80,29 @@ def test_an_empty_batch_has_the_models_shape():
     assert Preprocess((32, 48)).batch([]).shape == (0, 3, 32, 48)
 
 
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (65, 1)], ids=str)
+def test_a_strip_is_refused_before_it_grows_to_gigabytes(size):
+    with pytest.raises(DataError, match=rf"strip\.png: {size[0]} x {size[1]} pixels is too thin"):
+        Preprocess((224, 224)).pixels(Image.new("RGB", size), "strip.png")
+
+
+def test_the_models_own_shape_decides_what_is_too_thin():
+    assert Preprocess((10, 20)).pixels(Image.new("RGB", (128, 1))).shape == (10, 20, 3)
+    with pytest.raises(DataError, match="too thin for a model of 20 x 10"):
+        Preprocess((10, 20)).pixels(Image.new("RGB", (129, 1)))
+
+
+@pytest.mark.parametrize("resize_mode", ["longest", "squash"])
+def test_a_strip_that_does_not_grow_is_taken(resize_mode):
+    preprocess = Preprocess((16, 16), resize_mode=resize_mode)
+    assert preprocess.pixels(Image.new("RGB", (60_000, 1))).shape == (16, 16, 3)
+
+
+def test_a_preprocess_that_is_no_mapping_is_named():
+    with pytest.raises(ModelFolderError, match=r"preprocess: expected keys with values, got \[224\]"):
+        Preprocess.from_card([224])
+
+
 def test_an_array_of_floats_is_refused():
     with pytest.raises(ValueError, match=r"uint8 \[n, h, w, 3\]"):
         Preprocess().batch(np.zeros((1, 8, 8, 3), np.float32))
@@ -96,6 +119,9 @@ def test_an_array_of_floats_is_refused():
         ({"std": [0.5, 0.0, 0.5]}, "std"),
         ({"interpolation": "nearest"}, "interpolation"),
         ({"resize_mode": "fit"}, "resize_mode"),
+        ({"interpolation": ["bicubic"]}, "interpolation"),
+        ({"fill_color": "grey"}, "fill_color"),
+        ({"fill_color": 256}, "fill_color"),
         ({"mode": "L"}, "mode"),
     ],
 )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pathclip.errors import ModelFolderError
+from pathclip.errors import DataError, ModelFolderError
 from pathclip.runtime.tokenizer import Tokenizer
 from tests.tiny_model import CONTEXT_LENGTH, WORDS
 
@@ -36,6 +36,16 @@ def test_the_cards_pad_id_wins_over_the_files(tiny_model):
 
 def test_no_texts_give_no_rows(tokenizer):
     assert tokenizer([]).shape == (0, CONTEXT_LENGTH)
+
+
+def test_a_context_too_short_for_the_special_tokens_is_refused(tiny_model):
+    with pytest.raises(ModelFolderError, match="context_length 1 leaves no room"):
+        Tokenizer(tiny_model / "tokenizer.json", 1, pad_id=0)(["red", "a red image"])
+
+
+def test_a_text_that_is_not_unicode_is_refused(tokenizer):
+    with pytest.raises(DataError, match="not valid Unicode"):
+        tokenizer(["red", "caf\udce9"])
 
 
 def test_bytes_are_as_good_as_a_file(tiny_model, tokenizer):
