@@ -1,4 +1,8 @@
-"""Contrastive losses. Each takes the local batch and, under DDP, gathers the rest with gradients."""
+"""Contrastive losses. Each takes the local batch and, in training under DDP, gathers the rest with gradients.
+
+In eval mode nothing is gathered: every rank then sees all validation pairs, and a gathered batch would
+hold each of them once per rank, as negatives of themselves.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,8 @@ class ClipLoss(nn.Module):
             group: int64 [n], unused here.
             caption: int64 [n], unused here.
         """
-        image, text = gather(image), gather(text)
+        if self.training:
+            image, text = gather(image), gather(text)
         logits = logit_scale * image @ text.T
         target = torch.arange(len(logits), device=logits.device)
         return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
@@ -71,7 +76,8 @@ class MultiPositiveLoss(nn.Module):
 
         `group` and `caption` are int64 [n]: equal numbers mean the same group or the same text.
         """
-        image, text, group, caption = gather(image), gather(text), gather(group), gather(caption)
+        if self.training:
+            image, text, group, caption = gather(image), gather(text), gather(group), gather(caption)
         logits = logit_scale * image @ text.T
         same_group = group[:, None] == group[None, :]
         same_text = caption[:, None] == caption[None, :]

@@ -76,26 +76,54 @@ def load_text_trunk(model: Any, folder: Path, layers: int | None) -> None:
     model.text.transformer.load_state_dict(given, strict=False)
 
 
-def load_pretrained(model: nn.Module, name: str, pretrained: str) -> None:
-    """Loads a checkpoint of the whole dual encoder from a file, or from the hub by its tag."""
-    import open_clip
-    from open_clip.factory import load_checkpoint
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+def tag_config(name: str, pretrained: str | None) -> dict[str, Any]:
+    """What open_clip knows of a tag: address, mean, std, resize mode, QuickGELU. Empty for a file or None.
 
-    if Path(pretrained).is_file():
-        load_checkpoint(model, pretrained, strict=True, weights_only=True, device="cpu")
-        return
+    Raises:
+        ConfigError: neither a file nor a tag of this architecture.
+    """
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    if not pretrained or Path(pretrained).is_file():
+        return {}
     tag = get_pretrained_cfg(name, pretrained)
     if not tag:
         known = open_clip.list_pretrained_tags_by_model(name)
         raise ConfigError(
             f"model.pretrained={pretrained}: neither a file nor a tag of {name}.{nearest(pretrained, known)}"
         )
+    return dict(tag)
+
+
+def load_pretrained(model: nn.Module, name: str, pretrained: str) -> None:
+    """Loads a checkpoint of the whole dual encoder from a file, or from the hub by its tag.
+
+    Raises:
+        ConfigError: an unknown tag, no network, or weights that do not fit the architecture.
+    """
+    from open_clip.factory import load_checkpoint
+    from open_clip.pretrained import download_pretrained
+
+    tag = tag_config(name, pretrained)
+    file = pretrained
+    if tag:
+        try:
+            file = download_pretrained(tag)
+        except Exception as error:  # a hub client raises many kinds; all mean that there are no weights
+            raise ConfigError(
+                f"model.pretrained={pretrained}: could not download the weights ({_first_line(error)}). "
+                "Download them where there is a network and give the file: "
+                "model.pretrained=path/to/weights.safetensors"
+            ) from error
     try:
-        load_checkpoint(model, download_pretrained(tag), strict=True, weights_only=True, device="cpu")
-    except Exception as error:  # a hub client raises many kinds; all mean that the weights could not be had
+        load_checkpoint(model, file, strict=True, weights_only=True, device="cpu")
+    except Exception as error:  # as many kinds for a file that is broken, or of another architecture
         raise ConfigError(
-            f"model.pretrained={pretrained}: could not download the weights ({error}). "
-            "Download them where there is a network and give the file: "
-            "model.pretrained=path/to/weights.safetensors"
+            f"model.pretrained={pretrained}: no weights of {name} ({_first_line(error)})"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:200] if lines else type(error).__name__

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pathclip.model.build import TOKENIZER, load_towers
+from pathclip.model.towers import TOKENIZER, load_towers
 from pathclip.model_folder import ModelFolder
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer

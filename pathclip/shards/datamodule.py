@@ -13,12 +13,13 @@ import lightning
 import torch
 from torch import Tensor
 
-from pathclip.errors import ConfigError
+from pathclip.errors import ConfigError, DataError
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
 from pathclip.shards.reader import IMAGE_SUFFIXES, read_manifest, read_samples, shard_sizes
 from pathclip.shards.stream import Position, Raw, ShardStream, StreamLoader
 from pathclip.shards.transforms import Augment, decode, normalise
+from pathclip.shards.writer import MANIFEST
 
 
 @dataclass(slots=True)
@@ -71,8 +72,8 @@ class Collate:
             pixels = torch.from_numpy(
                 self.preprocess.batch([decode(_image(s), s["__key__"]) for s in samples])
             )
-        texts = [s["txt"].decode("utf-8") for s in samples]
-        groups = [str(json.loads(s["json"]).get("group", s["__key__"])) for s in samples]
+        texts = [_text(s) for s in samples]
+        groups = [_group(s) for s in samples]
         return Batch(
             pixels,
             torch.from_numpy(self.tokenizer(texts)),
@@ -86,7 +87,28 @@ def _image(sample: Raw) -> bytes:
     for suffix in IMAGE_SUFFIXES:
         if suffix in sample:
             return sample[suffix]
-    raise ConfigError(f"sample '{sample['__key__']}' of {sample.get('__url__')}: no image in it")
+    raise _bad(sample, "no image in it")
+
+
+def _text(sample: Raw) -> str:
+    try:
+        return sample["txt"].decode("utf-8")
+    except KeyError:
+        raise _bad(sample, "no .txt in it") from None
+    except UnicodeDecodeError:
+        raise _bad(sample, "its text is not UTF-8") from None
+
+
+def _group(sample: Raw) -> str:
+    """The group of a sample; one without metadata, of shards made elsewhere, is a group of its own."""
+    try:
+        return str(json.loads(sample.get("json", b"{}")).get("group") or sample["__key__"])
+    except (ValueError, AttributeError):
+        raise _bad(sample, "its .json is no JSON object") from None
+
+
+def _bad(sample: Raw, what: str) -> DataError:
+    return DataError(f"{sample.get('__url__', 'shards')}: sample '{sample['__key__']}': {what}")
 
 
 def _number(text: str) -> int:
@@ -104,7 +126,7 @@ class PairsDataModule(lightning.LightningDataModule):
         shuffle_buffer: samples held for shuffling.
         augment: what happens to training pictures; None for the evaluation transform.
         seed: of order and augmentation.
-        limit: use at most this many training samples.
+        limit: use only the first so many training samples; of the validation samples as many.
         preprocess: of the model.
         tokenizer: of the model.
     """
@@ -170,30 +192,48 @@ class PairsDataModule(lightning.LightningDataModule):
         )
 
     def describe(self) -> dict[str, Any]:
-        """For the model card: where the training pairs came from, how many, and their hash."""
-        manifests = [read_manifest(folder) for folder in self.train_folders]
+        """For the model card: the folders of training pairs, how many are used, and the hash of each folder.
+
+        The hash is that of the manifest beside the shards; None where shards made elsewhere have none.
+        """
         return {
             "shards": [str(Path(folder)) for folder in self.train_folders],
-            "pairs": sum(manifest.samples for manifest in manifests),
-            "data_hash": [manifest.hash for manifest in manifests],
+            "pairs": self.stream().samples,
+            "data_hash": [_data_hash(folder) for folder in self.train_folders],
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The next batch to train on; part of every checkpoint."""
-        return {"epoch": self.position.epoch, "batch": self.position.batch, "batch_size": self.batch_size}
+        """The next batch to train on, and what its meaning depends on; part of every checkpoint."""
+        return {"epoch": self.position.epoch, "batch": self.position.batch, "order": self._order()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where the checkpoint was.
 
         Raises:
-            ConfigError: the checkpoint was made with another global batch size.
+            ConfigError: the checkpoint was made with something else that decides the order of the stream.
         """
-        if state_dict["batch_size"] != self.batch_size:
-            raise ConfigError(
-                f"data.batch_size={self.batch_size}, but the checkpoint was made with "
-                f"{state_dict['batch_size']}; a run continues with the batch size it began with"
-            )
+        began = state_dict["order"]
+        for key, now in self._order().items():
+            if began[key] != now:
+                raise ConfigError(
+                    f"{key}={now}, but the run began with {began[key]}; a run goes on with what it began "
+                    "with, or its stream would repeat some pairs and leave out others"
+                )
         self.position = Position(int(state_dict["epoch"]), int(state_dict["batch"]))
+
+    def _order(self) -> dict[str, Any]:
+        """What decides which pairs stand in which batch, by its key in the config."""
+        return {
+            "data.batch_size": self.batch_size,
+            "data.shuffle_buffer": self.shuffle_buffer,
+            "seed": self.seed,
+            "limit": self.limit,
+            "the hash of data.train": [_data_hash(folder) for folder in self.train_folders],
+        }
+
+
+def _data_hash(folder: str) -> str | None:
+    return read_manifest(folder).hash if (Path(folder) / MANIFEST).is_file() else None
 
 
 class _Listed(torch.utils.data.Dataset):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pathclip.errors import ConfigError, DataError
+from pathclip.errors import ConfigError, DataError, PathclipError
 from pathclip.shards.reader import shard_sizes
 
 Raw = dict[str, Any]
@@ -49,9 +49,11 @@ class ShardStream(IterableDataset):
         shuffle_buffer: samples held for shuffling; 0 keeps the order of the (permuted) shards.
         rank: of this process.
         world: number of processes.
-        limit: use at most this many samples of the whole.
+        limit: use only the first so many samples, in the order of the folders and their shards; every
+            epoch shows the same ones.
 
     Raises:
+        ConfigError: a batch of one, or a limit below 1.
         DataError: no shards, or fewer samples than one global batch.
     """
 
@@ -69,13 +71,15 @@ class ShardStream(IterableDataset):
         super().__init__()
         if batch_size < 2:
             raise ConfigError(f"data.batch_size is {batch_size}; a contrastive batch needs at least 2 pairs")
-        self.sizes: Mapping[str, int] = {
+        if limit is not None and limit < 1:
+            raise ConfigError(f"limit is {limit}; it must be at least 1, or null for all pairs")
+        sizes = {
             str(Path(folder) / name): size for folder in folders for name, size in shard_sizes(folder).items()
         }
+        self.sizes: Mapping[str, int] = _first(sizes, limit)
         self.batch_size, self.collate = batch_size, collate
         self.seed, self.shuffle_buffer = seed, shuffle_buffer
         self.rank, self.world = rank, world
-        self.limit = limit
         self.position = Position()
         if self.steps < 1:
             raise DataError(
@@ -86,8 +90,7 @@ class ShardStream(IterableDataset):
     @property
     def samples(self) -> int:
         """Samples in an epoch before the last incomplete batch is left out."""
-        total = sum(self.sizes.values())
-        return min(total, self.limit) if self.limit else total
+        return sum(self.sizes.values())
 
     @property
     def steps(self) -> int:
@@ -95,6 +98,13 @@ class ShardStream(IterableDataset):
         return self.samples // (self.batch_size * self.world)
 
     def __iter__(self) -> Iterator[Any]:
+        """Batches from `position` on; a fault in the data comes out as a `Fault`, see there."""
+        try:
+            yield from self._own_batches()
+        except PathclipError as error:
+            yield Fault(type(error), str(error))
+
+    def _own_batches(self) -> Iterator[Any]:
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
         start = self.position
@@ -113,8 +123,8 @@ class ShardStream(IterableDataset):
             _ShardOrder(list(self.sizes), derived_seed(self.seed, epoch, "shards")),
             _open_shards,
             partial(wds.tariterators.tar_file_expander, handler=_name_the_shard),
-            wds.tariterators.group_by_keys,
-            _Take(self.limit),
+            partial(wds.tariterators.group_by_keys, handler=_name_the_sample),
+            _Take(self.sizes),
             _Shuffle(self.shuffle_buffer, derived_seed(self.seed, epoch, "samples")),
         )
         batch: list[Raw] = []
@@ -155,13 +165,28 @@ def _open_shards(source: Iterable[Raw]) -> Iterator[Raw]:
 
 @dataclass
 class _Take:
-    limit: int | None
+    """Keeps as many samples of each shard as `sizes` says: a limit may cut the last one."""
+
+    sizes: Mapping[str, int]
 
     def __call__(self, source: Iterable[Raw]) -> Iterator[Raw]:
-        for count, sample in enumerate(source):
-            if self.limit and count >= self.limit:
-                return
-            yield sample
+        taken: dict[str, int] = {}
+        for sample in source:
+            url = sample["__url__"]
+            taken[url] = taken.get(url, 0) + 1
+            if taken[url] <= self.sizes[url]:
+                yield sample
+
+
+def _first(sizes: Mapping[str, int], limit: int | None) -> dict[str, int]:
+    """Shards and samples of each that hold the first `limit` samples."""
+    left = sum(sizes.values()) if limit is None else limit
+    first = {}
+    for url, size in sizes.items():
+        if left > 0:
+            first[url] = min(size, left)
+            left -= size
+    return first
 
 
 @dataclass
@@ -189,7 +214,25 @@ class _Shuffle:
 
 
 def _name_the_shard(error: BaseException) -> bool:
-    raise DataError(f"{getattr(error, 'args', [''])[-1]}: not a readable shard ({error})") from error
+    # webdataset has put the shard at the end of the arguments, and the stream behind the first.
+    reason = str(error.args[0]).split(" @ <")[0]
+    raise DataError(f"{error.args[-1]}: not a readable shard ({reason}); write the shards again") from error
+
+
+def _name_the_sample(error: BaseException) -> bool:
+    raise DataError(f"{error.args[-1]}: {error.args[0]}; write the shards again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault in the data, passed on as a value.
+
+    An exception in a worker process would reach the user as that process's traceback; a value keeps the
+    one line that says what is wrong.
+    """
+
+    kind: type[PathclipError]
+    message: str
 
 
 class StreamLoader:
@@ -212,6 +255,11 @@ class StreamLoader:
         return self.stream.steps
 
     def __iter__(self) -> Iterator[Any]:
+        """Batches of one epoch.
+
+        Raises:
+            PathclipError: a shard or a sample cannot be read.
+        """
         position = self.position()
         if position.batch >= len(self):
             position = Position(position.epoch + 1, 0)
@@ -222,4 +270,7 @@ class StreamLoader:
             num_workers=self.workers,
             prefetch_factor=2 if self.workers else None,
         )
-        return iter(loader)
+        for batch in loader:
+            if isinstance(batch, Fault):
+                raise batch.kind(batch.message)
+            yield batch

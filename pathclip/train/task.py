@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pathclip.model.build import Towers
+from pathclip.model.towers import Towers
 from pathclip.shards.datamodule import Batch
 from pathclip.shards.stream import Position
 from pathclip.train.frozen_text import FrozenText
@@ -43,7 +43,11 @@ class ContrastiveTask(lightning.LightningModule):
         self.loss = loss
         self._optimizer, self._schedule = optimizer, schedule
         self._frozen_text = FrozenText(self.model) if "text" in towers.locked and towers.text_config else None
-        self._held: list[tuple[Tensor, Tensor, Batch]] = []
+        self._held: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+
+    def on_fit_start(self) -> None:
+        """Sets the mode of every module: Lightning leaves them as they were built, or loaded."""
+        self.train()
 
     def train(self, mode: bool = True) -> ContrastiveTask:
         """Locked trunks stay in eval mode: no dropout, no drift of running statistics."""
@@ -76,26 +80,31 @@ class ContrastiveTask(lightning.LightningModule):
         self.log("train/logit_scale", self.model.logit_scale.exp().mean(), batch_size=len(batch))
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Keeps the logit scale in [1, 100], as CLIP does."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Steps, then keeps the logit scale in [1, 100], as CLIP does.
+
+        Here and not after the batch: a checkpoint is written before that hook and would miss the clamp.
+        """
+        super().optimizer_step(*args, **kwargs)
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Embeds; the figures come at the end, over all of the validation pairs."""
-        image, text = self.embed(batch)
-        self._held.append((image, text, batch))
+        # Not the batch itself: its pixels would stay in memory for the whole of the validation.
+        self._held.append((*self.embed(batch), batch.group, batch.caption))
 
     def on_validation_epoch_end(self) -> None:
         """Loss and retrieval on the validation pairs; pairs with the same text count as right."""
         if not self._held:
             return
-        image, text = (torch.cat([held[i] for held in self._held]) for i in (0, 1))
-        batches = [held[2] for held in self._held]
-        caption = torch.cat([batch.caption for batch in batches])
+        image, text, group, caption = (torch.cat(parts) for parts in zip(*self._held, strict=True))
+        # Shards often lie in the order of their classes; a batch of one class has no negatives to tell from.
+        order = torch.randperm(len(image), generator=torch.Generator().manual_seed(0)).to(image.device)
+        scale, size = self.model.logit_scale.exp(), self.trainer.datamodule.batch_size
         losses = [
-            self.loss(i, t, self.model.logit_scale.exp(), b.group, b.caption) * len(b)
-            for i, t, b in self._held
+            self.loss(image[rows], text[rows], scale, group[rows], caption[rows]) * len(rows)
+            for rows in order.split(size)
         ]
         self.log("val/loss", torch.stack(losses).sum() / len(image), prog_bar=True)
         for k in (1, 5, 10):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +12,20 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from pathclip import atomic
 from pathclip.config import build
 from pathclip.errors import ConfigError, PathclipError
-from pathclip.model.build import Towers
+from pathclip.model.towers import Towers
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
+from pathclip.shards.reader import shard_sizes
 from pathclip.train.allocator import keep_freed_memory
-from pathclip.train.callbacks import find_checkpoint, record_run
+from pathclip.train.callbacks import check_checkpoint, find_checkpoint, record_run
 from pathclip.train.task import ContrastiveTask
+
+CURATED_WITH = "curated_with.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ def train(cfg: Any) -> TrainResult:
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # locked towers
 
     towers: Towers = build(cfg.model, "model")
     data = build(
@@ -70,14 +78,20 @@ def train(cfg: Any) -> TrainResult:
     if cfg.save_untrained:
         towers.save(Path(out) / "untrained", {"name": f"{towers.name}, untrained", "prompts": _prompts(cfg)})
 
+    if checkpoint:
+        check_checkpoint(checkpoint, task)
+
     record_run(cfg, out, data.describe())
-    trainer = build(
-        cfg.trainer,
-        "trainer",
-        default_root_dir=out,
-        callbacks=list(build(cfg.callbacks, "callbacks").values()),
-        logger=list(build(cfg.logger, "logger").values()),
-    )
+    try:
+        trainer = build(
+            cfg.trainer,
+            "trainer",
+            default_root_dir=out,
+            callbacks=list(build(cfg.callbacks, "callbacks").values()),
+            logger=list(build(cfg.logger, "logger").values()),
+        )
+    except MisconfigurationException as error:  # no such accelerator here, say
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from None
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except FloatingPointError as error:
@@ -101,7 +115,7 @@ def _shard_folders(cfg: Any, out: str) -> dict[str, str | None]:
     """The folders of `data`, or those that `curate` makes in the run folder, once.
 
     Raises:
-        ConfigError: neither is given.
+        ConfigError: neither is given, or the shards there were curated with other overrides.
     """
     if cfg.data.train is not None:
         return {}
@@ -109,14 +123,31 @@ def _shard_folders(cfg: Any, out: str) -> dict[str, str | None]:
         raise ConfigError(
             "data.train: name a folder of shards, as `pathclip curate … out=shards` writes them"
         )
-    shards = Path(out) / "shards"
-    if not (shards / "manifest.json").is_file() and not (shards / "funnel.json").is_file():
-        from pathclip.curate.curate import curate
-        from pathclip.launch import compose
-
-        curate(compose("curate", [*map(str, cfg.curate), f"out={shards}"]))
+    shards, overrides = Path(out) / "shards", [str(override) for override in cfg.curate]
+    record = shards / CURATED_WITH
+    if not record.is_file():
+        _curate_once(shards, overrides)
+        atomic.write_json(record, overrides)
+    elif json.loads(record.read_text(encoding="utf-8")) != overrides:
+        raise ConfigError(f"{shards}: curated with other overrides than `curate` says now; name another out")
     val = shards / "val"
-    return {"train": str(shards / "train"), "val": str(val) if (val / "sizes.json").is_file() else None}
+    return {"train": str(shards / "train"), "val": str(val) if _holds_pairs(val) else None}
+
+
+def _curate_once(shards: Path, overrides: list[str]) -> None:
+    from pathclip.curate.curate import curate
+    from pathclip.launch import compose
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "data.train: processes that start together cannot curate together; run `pathclip curate "
+            f"{' '.join(overrides)} out=shards` first"
+        )
+    curate(compose("curate", [*overrides, f"out={shards}"]))
+
+
+def _holds_pairs(folder: Path) -> bool:
+    return (folder / "sizes.json").is_file() and bool(shard_sizes(folder))
 
 
 def _prompts(cfg: Any) -> dict[str, Any]:

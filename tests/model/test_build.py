@@ -106,6 +106,9 @@ def test_the_torch_encoder_gives_unit_vectors_whatever_the_batch(tiny, tmp_path)
         ("model.name=ViT-B-23", "ViT-B-32"),
         ("model.pretrained=nowhere.pt", "neither a file nor a tag"),
         ("model.lock=[picture]", "neither 'image' nor 'text'"),
+        ("model.name=ViT-B-16-SigLIP", "a tokenizer of its own"),
+        ("model.name=coca_ViT-B-32", "a decoder besides"),
+        ("model.name=roberta-ViT-B-32", "a tokenizer of its own"),
     ],
 )
 def test_a_wrong_value_gets_one_line_with_what_would_be_right(override, message):
@@ -123,7 +126,7 @@ def test_a_folder_that_names_a_remote_tower_is_refused(tiny_towers, tmp_path):
     config = json.loads((tmp_path / "model" / "open_clip_config.json").read_text())
     config["model_cfg"]["vision_cfg"]["timm_model_name"] = "hf-hub:somebody/something"
     (tmp_path / "model" / "open_clip_config.json").write_text(json.dumps(config))
-    from pathclip.model.build import load_towers
+    from pathclip.model.towers import load_towers
 
     with pytest.raises(ModelFolderError, match="outside the folder"):
         load_towers(open_model_folder(tmp_path / "model", verify=False))
@@ -143,3 +146,46 @@ def test_image_size_and_context_length_can_be_set():
     )
     assert towers.model.visual.image_size == (64, 64)
     assert towers.context_length == 16
+
+
+def test_weights_of_another_architecture_or_no_weights_are_one_line(tiny, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"visual.proj": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
+    (tmp_path / "broken.pt").write_bytes(b"no weights")
+    for file in ("other.safetensors", "broken.pt"):
+        with pytest.raises(ConfigError, match="no weights of ViT-B-32") as error:
+            from_open_clip("ViT-B-32", pretrained=str(tmp_path / file))
+        assert "\n" not in str(error.value)
+
+
+def test_a_tag_brings_its_activation_and_its_preprocessing(tmp_path, monkeypatch):
+    import open_clip.pretrained
+
+    plain = from_open_clip("ViT-B-32-quickgelu")
+    torch.save(plain.model.state_dict(), tmp_path / "openai.pt")
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", lambda tag: str(tmp_path / "openai.pt"))
+    towers = from_open_clip("ViT-B-32", pretrained="openai")
+    assert towers.model_cfg["quick_gelu"] is True
+    pixels = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            towers.model.eval().encode_image(pixels), plain.model.eval().encode_image(pixels)
+        )
+    squashed = {"quick_gelu": False, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize_mode": "squash"}
+    monkeypatch.setattr("pathclip.model.build.tag_config", lambda *_: squashed)
+    monkeypatch.setattr("pathclip.model.build.load_pretrained", lambda *_: None)
+    assert from_open_clip("ViT-B-32", pretrained="any").preprocess_cfg["resize_mode"] == "squash"
+
+
+def test_a_folder_whose_text_tower_needs_foreign_code_is_refused(tiny_towers, tmp_path):
+    from pathclip.model.towers import load_towers
+
+    tiny_towers.save(tmp_path / "model")
+    file = tmp_path / "model" / "text" / "config.json"
+    config = json.loads(file.read_text())
+    changes = ({"auto_map": {"AutoConfig": "somebody/repo--m.C"}}, {"model_type": "of-their-own"})
+    for change in changes:
+        file.write_text(json.dumps({**config, **change}))
+        with pytest.raises(ModelFolderError, match="code that transformers does not bring"):
+            load_towers(open_model_folder(tmp_path / "model", verify=False))

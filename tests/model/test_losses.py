@@ -61,3 +61,51 @@ def test_gradients_reach_both_towers():
     image.retain_grad(), text.retain_grad()
     MultiPositiveLoss()(image, text, SCALE, ids(*range(6)), ids(*range(6))).backward()
     assert image.grad.abs().sum() > 0 and text.grad.abs().sum() > 0
+
+
+def _on_two_ranks(rank, file, kind, result):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    loss = {"clip": ClipLoss, "multi_positive": MultiPositiveLoss}[kind]()
+    image, text, group, caption = _batch()
+    own = slice(4 * rank, 4 * rank + 4)
+    weight = torch.eye(8, requires_grad=True)
+    arguments = (text[own], SCALE, group[own], caption[own])
+    value = loss(functional.normalize(image[own] @ weight, dim=-1), *arguments)
+    value.backward()
+    # What DistributedDataParallel does with gradients: the mean over the ranks.
+    torch.distributed.all_reduce(weight.grad)
+    with torch.no_grad():
+        alone = loss.eval()(image[own], *arguments)
+    if rank == 0:
+        torch.save((value.detach(), weight.grad / 2, alone), result)
+    torch.distributed.destroy_process_group()
+
+
+def _batch():
+    image, text = features(8)
+    return image, text, ids(0, 0, 1, 1, 0, 2, 3, 3), ids(0, 0, 1, 2, 0, 3, 4, 4)
+
+
+@pytest.mark.parametrize("kind", ["clip", "multi_positive"])
+def test_two_ranks_have_the_loss_and_gradient_of_the_whole_batch_and_validate_alone(kind, tmp_path):
+    context = torch.multiprocessing.get_context("spawn")
+    ranks = [
+        context.Process(target=_on_two_ranks, args=(rank, tmp_path / "meet", kind, tmp_path / "result"))
+        for rank in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+        assert process.exitcode == 0
+    value, gradient, alone = torch.load(tmp_path / "result")
+
+    loss = {"clip": ClipLoss, "multi_positive": MultiPositiveLoss}[kind]()
+    image, text, group, caption = _batch()
+    weight = torch.eye(8, requires_grad=True)
+    whole = loss(functional.normalize(image @ weight, dim=-1), text, SCALE, group, caption)
+    whole.backward()
+    torch.testing.assert_close(value, whole.detach(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(gradient, weight.grad, atol=1e-6, rtol=0)
+    half = loss(image[:4], text[:4], SCALE, group[:4], caption[:4])
+    torch.testing.assert_close(alone, half, atol=1e-6, rtol=0)

@@ -67,8 +67,25 @@ def test_two_ranks_draw_different_augmentation(folder):
     assert not {batch[2] for batch in first} & {batch[2] for batch in second}
 
 
-def test_the_limit_is_kept(folder):
-    assert len(epoch(folder, limit=12)) == 3
+def test_the_limit_shows_the_same_first_samples_in_every_epoch(folder):
+    for number in range(3):
+        seen = {key for batch in epoch(folder, position=Position(number), limit=16) for key in batch}
+        assert seen == {f"s{i:04d}" for i in range(16)}
+
+
+def test_a_limit_of_nothing_is_refused(folder):
+    with pytest.raises(ConfigError, match="at least 1"):
+        epoch(folder, limit=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_is_cut_off_is_one_line_with_its_name(folder, workers):
+    shard = folder / "000002.tar"
+    shard.write_bytes(shard.read_bytes()[:3000])
+    with pytest.raises(DataError) as error:
+        epoch(folder, workers)
+    assert str(error.value).startswith(f"{shard}: not a readable shard (")
+    assert "\n" not in str(error.value) and "<" not in str(error.value)
 
 
 def test_fewer_samples_than_a_batch_is_one_clear_line(folder):

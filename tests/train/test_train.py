@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pathclip.config import build
 from pathclip.errors import ConfigError, DataError, PathclipError
 from pathclip.launch import compose
 from pathclip.model_folder import open_model_folder
@@ -125,8 +126,62 @@ def test_untrained_weights_are_kept_where_asked(shards, tmp_path):
     assert not same_weights(tmp_path / "untrained", result.model)
 
 
-def test_the_logit_scale_stays_at_most_100(shards, tmp_path):
-    result = train(config(shards, tmp_path, "trainer.max_steps=3", "optim.lr=3.0", "schedule=constant"))
+LOCKED = [
+    *("model=lite", "model.image=test_efficientnet", "model.image_size=64"),
+    *("model.pretrained=false", "+model.text_layers=1"),
+]
+
+
+def test_a_locked_tower_has_no_dropout_and_the_other_one_learns_from_the_first_step_on(
+    shards, tmp_path, monkeypatch
+):
+    from pathclip.train.task import ContrastiveTask
+
+    modes = []
+    original = ContrastiveTask.training_step
+
+    def step(self, batch, index):
+        trunks = self.model.visual.trunk, self.model.text.transformer
+        modes.append(tuple({part.training for part in trunk.modules()} for trunk in trunks))
+        return original(self, batch, index)
+
+    monkeypatch.setattr(ContrastiveTask, "training_step", step)
+    result = train(config(shards, tmp_path / "first", *LOCKED, "trainer.max_steps=2"))
+    again = ["model=folder", f"model.path={result.model}", "model.lock=[text]", "trainer.max_steps=1"]
+    train(config(shards, tmp_path / "second", *again))
+    assert modes == [({True}, {False})] * 3
+
+
+def test_a_locked_text_tower_trains_with_the_features_that_it_gives_in_use(shards, tmp_path, monkeypatch):
+    from pathclip.train.frozen_text import FrozenText
+
+    held = []
+    monkeypatch.setattr(FrozenText, "__init__", _keeping(FrozenText.__init__, held))
+    train(config(shards, tmp_path, *LOCKED, "trainer.max_steps=2"))
+    (frozen,) = held
+    model = frozen._text.eval()
+    for row, pooled in frozen._held.items():
+        tokens = torch.frombuffer(bytearray(row), dtype=torch.int64)[None]
+        torch.testing.assert_close(frozen._pool(tokens)[0], pooled, atol=1e-5, rtol=1e-5)
+    assert frozen._held and not model.training
+
+
+def _keeping(init, held):
+    def wrapped(self, *arguments, **named):
+        init(self, *arguments, **named)
+        held.append(self)
+
+    return wrapped
+
+
+def test_the_logit_scale_stays_at_most_100_in_checkpoints_too(shards, tmp_path):
+    towers = build(config(shards, tmp_path).model)
+    towers.model.logit_scale.data.fill_(6.0)
+    towers.save(tmp_path / "hot")
+    overrides = ["model=folder", f"model.path={tmp_path / 'hot'}", "callbacks.checkpoints.every_n_steps=1"]
+    result = train(config(shards, tmp_path / "run", *overrides, "trainer.max_steps=1"))
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["state_dict"]["model.logit_scale"].exp() <= 100.001
     assert open_model_folder(result.model).card["logit_scale"] <= 100.001
 
 
@@ -138,6 +193,56 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(shards, tmp_path):
 def test_another_batch_size_cannot_continue(shards, undisturbed):
     with pytest.raises(ConfigError, match="began with"):
         train(config(shards, undisturbed.out, "ckpt=last", "data.batch_size=4", "trainer.max_epochs=3"))
+
+
+def test_a_new_run_does_not_begin_in_the_folder_of_another(shards, undisturbed):
+    with pytest.raises(ConfigError, match="ckpt=last goes on with it"):
+        train(config(shards, undisturbed.out))
+
+
+def test_a_broken_checkpoint_is_one_line(shards, undisturbed, tmp_path):
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes((undisturbed.out / "checkpoints" / "last.ckpt").read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"broken\.ckpt: no readable checkpoint"):
+        train(config(shards, tmp_path / "run", f"ckpt={broken}"))
+
+
+def test_the_checkpoint_of_another_model_is_one_line(shards, undisturbed, tmp_path):
+    last = undisturbed.out / "checkpoints" / "last.ckpt"
+    with pytest.raises(ConfigError, match="made with another model"):
+        train(config(shards, tmp_path, f"ckpt={last}", "model.overrides.embed_dim=16"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_missing_accelerator_is_one_line(shards, tmp_path):
+    with pytest.raises(ConfigError, match="trainer: "):
+        train(config(shards, tmp_path, "trainer=gpu"))
+
+
+def test_shards_are_curated_once_and_not_reused_for_another_curation(tmp_path):
+    tiny = ["model=tiny", "debug=tiny", f"out={tmp_path}", "trainer.max_steps=1"]
+    train(compose("train", tiny))
+    before = (tmp_path / "shards" / "train" / "manifest.json").stat().st_mtime_ns
+    train(compose("train", [*tiny, "ckpt=last"]))
+    assert (tmp_path / "shards" / "train" / "manifest.json").stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match="other overrides"):
+        train(compose("train", [*tiny, "ckpt=last", "curate=['source=synthetic','source.synthetic.posts=130']"]))
+
+
+def test_processes_that_start_together_do_not_curate(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="run `pathclip curate source=synthetic"):
+        train(compose("train", ["model=tiny", "debug=tiny", f"out={tmp_path}"]))
+
+
+def test_the_metrics_of_a_run_are_those_of_its_continuations_only(tmp_path):
+    for number, steps in enumerate([range(0, 6), range(0, 4), range(3, 5)]):
+        folder = tmp_path / "logs" / str(number)
+        folder.mkdir(parents=True)
+        rows = "".join(f"{step},{number}\n" for step in steps)
+        (folder / "metrics.csv").write_text(f"step,train/loss\n{rows}")
+    found = [(row["step"], row["train/loss"]) for row in read_metrics(tmp_path)]
+    assert found == [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2)]
 
 
 @pytest.mark.parametrize(
