@@ -61,6 +61,48 @@ def build(node: Any, key: str = "", **given: Any) -> Any:
     return node
 
 
+def check_values(
+    cfg: Mapping[str, Any], expected: Mapping[str, Any], at_least: Mapping[str, float] | None = None
+) -> None:
+    """Refuses plain values of the wrong type before anything is done with them.
+
+    YAML 1.2 reads `no` as a word, and `bool("no")` is true: without a check, `force=no` forces.
+
+    Args:
+        cfg: a config, plain or of OmegaConf.
+        expected: key → type, as an annotation would say it: `bool`, `int | None`, `list[str]`. Dots lead
+            into inner mappings: `bootstrap.resamples`.
+        at_least: key → the least number that is allowed; a null passes where its type lets it.
+
+    Raises:
+        ConfigError: a key is missing, or its value is of another type or too small; names key, expectation
+            and value.
+    """
+    least = at_least or {}
+    for key, hint in expected.items():
+        value = _value(cfg, key)
+        too_small = key in least and isinstance(value, int | float) and value < least[key]
+        if too_small or not _fits(value, hint):
+            bound = f" of at least {least[key]:g}" if key in least else ""
+            raise ConfigError(f"{key}: expected {_type_name(hint)}{bound}, got {value!r}")
+
+
+def output_folder(cfg: Mapping[str, Any], key: str = "out") -> Path:
+    """The folder that a command writes to; it need not exist yet.
+
+    Raises:
+        ConfigError: no folder is named, or a file stands where it or one of its parents should be.
+    """
+    value = _value(cfg, key)
+    if value is None or not str(value).strip():
+        raise ConfigError(f"{key}: name a folder to write to, as in {key}=outputs/first")
+    folder = Path(str(value))
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if existing is not None and not existing.is_dir():
+        raise ConfigError(f"{key}: {existing} is a file, not a folder; name another")
+    return folder
+
+
 def nearest(word: str, known: typing.Iterable[str], n: int = 3) -> str:
     """A hint ' Did you mean a, b?' with the nearest of `known`, or the whole list if it is short."""
     names = sorted(known)
@@ -68,6 +110,15 @@ def nearest(word: str, known: typing.Iterable[str], n: int = 3) -> str:
     if close:
         return f" Did you mean {' or '.join(close)}?"
     return f" Known: {', '.join(names)}." if 0 < len(names) <= 20 else ""
+
+
+def _value(cfg: Mapping[str, Any], key: str) -> Any:
+    value: Any = cfg
+    for name in key.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            raise ConfigError(f"{key}: a value is needed, none was given")
+        value = value[name]
+    return value
 
 
 def _join(key: str, name: str) -> str:
@@ -142,10 +193,16 @@ def _check_arguments(target: Any, arguments: Mapping[str, Any], key: str, partia
     hints = _type_hints(target)
     for name, value in arguments.items():
         if name in hints and not _fits(value, hints[name]):
-            expected = getattr(hints[name], "__name__", None)
-            if expected is None or typing.get_origin(hints[name]) is not None:
-                expected = str(hints[name]).replace("typing.", "")
-            raise ConfigError(f"{_join(key, name)}: expected {expected}, got {value!r}")
+            raise ConfigError(f"{_join(key, name)}: expected {_type_name(hints[name])}, got {value!r}")
+
+
+def _type_name(hint: Any) -> str:
+    """A type in the words of a message."""
+    if hint is bool:
+        return "bool (true or false)"
+    if typing.get_origin(hint) is None and hasattr(hint, "__name__"):
+        return str(hint.__name__)
+    return str(hint).replace("typing.", "")
 
 
 def _type_hints(target: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 import pathclip
+from pathclip import atomic
 from pathclip.curate.curate import CurateResult, curate
 from pathclip.evaluate.evaluate import EvaluateResult, evaluate
 from pathclip.evaluate.report import (
@@ -74,6 +76,7 @@ def demo(out: Path, posts: int = 1500, seed: int = 0, overrides: Sequence[str] =
     """
     clock = Clock()
     shards = out / "shards"
+    _remove_run(out / "training")
     with clock.stage("curate"):
         curated = curate(
             compose(
@@ -93,7 +96,15 @@ def demo(out: Path, posts: int = 1500, seed: int = 0, overrides: Sequence[str] =
         )
     int8 = out / "model-int8"
     with clock.stage("export"):
-        export(compose("export", [f"model={trained.model}", f"out={int8}", "keep_fp32=true", f"seed={seed}"]))
+        export(
+            compose(
+                "export",
+                [
+                    *(f"model={trained.model}", f"out={int8}", "keep_fp32=true", f"seed={seed}"),
+                    f"prompts.classes={list(_classes())}",
+                ],
+            )
+        )
     with clock.stage("evaluate"):
         evaluated = evaluate(
             compose(
@@ -104,12 +115,8 @@ def demo(out: Path, posts: int = 1500, seed: int = 0, overrides: Sequence[str] =
     with clock.stage("classify, index, search"):
         tiles = _unpack(shards / "test", out / "tiles")
         encoder = pathclip.load(int8)
-        classes = {
-            name: list(synonyms)
-            for name, synonyms in compose("evaluate", ["task=synthetic"]).tasks.synthetic.classes.items()
-        }
         pair = [tiles[0], tiles[len(tiles) // 2]]
-        answers = classify(encoder, [open_image(path) for path in pair], classes)
+        answers = classify(encoder, [open_image(path) for path in pair], _classes())
         index = build_index(encoder, out / "tiles", out / "tiles.index")
         found = {query: index.search(encoder.encode_texts([query])[0], 5) for query in QUERIES}
     report = write_report(
@@ -144,15 +151,26 @@ def _tasks(shards: Path, training: Path) -> list[str]:
     ]
 
 
+def _classes() -> dict[str, list[str]]:
+    """The classes of the synthetic feed with their wordings, from the config of its task."""
+    task = compose("evaluate", ["task=synthetic"]).tasks.synthetic
+    return {str(name): [str(wording) for wording in wordings] for name, wordings in task.classes.items()}
+
+
+def _remove_run(folder: Path) -> None:
+    """Removes the training of an earlier demo; a folder that is no run stays, and `train` will say so."""
+    if (folder / "run.json").is_file():
+        shutil.rmtree(folder)
+
+
 def _unpack(shards: Path, folder: Path) -> list[Path]:
-    """The pictures of the shards as files, for commands that take a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for sample in read_samples(shards):
-        path = folder / f"{sample.key}.{image_suffix(sample.image)}"
-        path.write_bytes(sample.image)
-        paths.append(path)
-    return paths
+    """The pictures of the shards as files, for commands that take a folder; those of an earlier demo go."""
+    with atomic.staged_folder(folder) as staging:
+        names = []
+        for sample in read_samples(shards):
+            names.append(f"{sample.key}.{image_suffix(sample.image)}")
+            (staging / names[-1]).write_bytes(sample.image)
+    return [folder / name for name in names]
 
 
 def _funnel(curated: CurateResult) -> Section:
@@ -249,6 +267,8 @@ def _tell(
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a log has no edge to wrap at
     rules = Table("rule", "rows", "precision", "recall", title="curation: each rule against the truth")
     for rule in curated.scores:
         rules.add_row(rule.reason, str(rule.n), f"{rule.precision:.3f}", f"{rule.recall:.3f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -15,6 +16,19 @@ from pathclip.errors import ConfigError, PathclipError
 
 # Hydra's own switches, after which overrides need no check of ours because nothing is run.
 _HYDRA_ONLY = ("--help", "-h", "--hydra-help", "--version", "--info", "-i")
+# Somebody's own configs: Hydra's messages name their files, ours would not.
+_OWN_CONFIGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
+# A full disk, a folder without rights, a file where a folder should be: nothing for a traceback.
+_OF_THE_MACHINE = (
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+)
+_TAKE_VALUE = ("--cfg", "-c", "--package", "-p")
 
 
 def compose(verb: str, overrides: list[str] | None = None) -> Any:
@@ -59,8 +73,10 @@ def launch(
     from omegaconf import open_dict
     from omegaconf.errors import OmegaConfBaseException
 
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
+    own_configs = any(word.split("=")[0] in _OWN_CONFIGS for word in arguments)
+    if not own_configs:
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     failure: list[Exception] = []
 
     @hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")
@@ -83,7 +99,7 @@ def launch(
             return None
 
     try:
-        if not any(word in _HYDRA_ONLY for word in arguments):
+        if not own_configs and not any(word in _HYDRA_ONLY for word in arguments):
             _check(verb, arguments)
         sys.argv = [f"pathclip {verb}", *_for_hydra(verb, arguments)]
         main()
@@ -92,6 +108,11 @@ def launch(
         return 1
     except OmegaConfBaseException as error:
         print(f"pathclip {verb}: {_first_line(error)}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        print(f"pathclip {verb}: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"pathclip {verb}: stopped", file=sys.stderr)
@@ -114,36 +135,40 @@ def _for_hydra(verb: str, overrides: list[str]) -> list[str]:
 
 
 def _check(verb: str, arguments: list[str]) -> None:
-    """Composes once before Hydra does, so that the message is ours; a sweep's choices one by one."""
+    """Composes once before Hydra does, so that the message is ours; of a sweep the first choices."""
     overrides = []
-    takes_value = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn"}
-    if any(word.split("=")[0] in {"--config-dir", "-cd", "--config-name", "-cn"} for word in arguments):
-        return  # somebody's own configs: Hydra's messages name their files
     skip = False
     for word in arguments:
         if skip:
             skip = False
-        elif word in takes_value:
+        elif word in _TAKE_VALUE:
             skip = True
         elif not word.startswith("-"):
             if "=" not in word and not word.startswith("~"):
                 raise ConfigError(f"'{word}' is no override; write key=value, as in out=runs/first")
             overrides.append(word)
     sweeping = "-m" in arguments or "--multirun" in arguments
-    compose(verb, [_first_choice(word) if sweeping else word for word in overrides])
+    compose(verb, _first_choices(overrides) if sweeping else overrides)
 
 
-def _first_choice(override: str) -> str:
-    key, _, value = override.partition("=")
-    if re.match(r"^(range|interval|choice|glob)\(", value):
-        inner = value[value.index("(") + 1 :].rstrip(")")
-        return f"{key}={inner.split(',')[0]}" if value.startswith(("range", "interval", "choice")) else key
-    depth = 0
-    for position, letter in enumerate(value):
-        depth += (letter in "[{(") - (letter in "]})")
-        if letter == "," and depth == 0:
-            return f"{key}={value[:position]}"
-    return override
+def _first_choices(overrides: list[str]) -> list[str]:
+    """Each override with the first of its choices; those whose choices Hydra finds later are left out."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    chosen = []
+    for word in overrides:
+        try:
+            override = parser.parse_override(word)
+            if not override.is_sweep_override():
+                chosen.append(word)
+            elif override.is_discrete_sweep() and not isinstance(override.value(), Glob):
+                chosen.append(f"{override.get_key_element()}={next(override.sweep_string_iterator())}")
+        except HydraException as error:
+            raise ConfigError(_first_line(error)) from None
+    return chosen
 
 
 def _explain(verb: str, error: Exception, overrides: list[str]) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import pytest
+from omegaconf import OmegaConf
 
 from pathclip import config
-from pathclip.config import build, config_dir, data_dir, nearest
+from pathclip.config import build, check_values, config_dir, data_dir, nearest, output_folder
 from pathclip.errors import ConfigError
 
 
@@ -142,6 +143,65 @@ def test_a_value_that_the_constructor_refuses_keeps_its_reason():
 def test_a_key_deep_in_a_list_is_named_by_its_path():
     with pytest.raises(ConfigError, match=r"callbacks\[1\]\.inner\.steps: expected int"):
         build([node(), node(inner=node(steps="x"))], "callbacks")
+
+
+VALUES = {"force": False, "seed": 0, "limit": None, "classes": ["a"], "inner": {"samples": 8}}
+EXPECTED = {
+    "force": bool,
+    "seed": int,
+    "limit": int | None,
+    "classes": list[str] | None,
+    "inner.samples": int,
+}
+
+
+@pytest.mark.parametrize("kind", [dict, OmegaConf.create])
+def test_values_of_the_expected_types_pass(kind):
+    check_values(kind(VALUES), EXPECTED, at_least={"seed": 0, "limit": 1, "inner.samples": 8})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"force": "no"}, r"force: expected bool \(true or false\), got 'no'"),
+        ({"force": 0}, "force: expected bool .*, got 0"),
+        ({"seed": "abc"}, "seed: expected int of at least 0, got 'abc'"),
+        ({"seed": -1}, "seed: expected int of at least 0, got -1"),
+        ({"seed": True}, "seed: expected int of at least 0, got True"),
+        ({"seed": None}, "seed: expected int of at least 0, got None"),
+        ({"limit": 0}, r"limit: expected int \| None of at least 1, got 0"),
+        ({"limit": "abc"}, "limit: expected .*, got 'abc'"),
+        ({"classes": "abc"}, r"classes: expected list\[str\] \| None, got 'abc'"),
+        ({"inner": {"samples": 7.5}}, r"inner\.samples: expected int of at least 8, got 7\.5"),
+        ({"inner": {}}, r"inner\.samples: a value is needed"),
+        ({"inner": 3}, r"inner\.samples: a value is needed"),
+    ],
+)
+@pytest.mark.parametrize("kind", [dict, OmegaConf.create])
+def test_a_plain_value_of_the_wrong_type_or_too_small_is_named(kind, change, message):
+    with pytest.raises(ConfigError, match=message):
+        check_values(
+            kind({**VALUES, **change}), EXPECTED, at_least={"seed": 0, "limit": 1, "inner.samples": 8}
+        )
+
+
+@pytest.mark.parametrize("named", ["new", "there", "there/new"])
+def test_an_output_folder_may_be_there_or_not(tmp_path, named):
+    (tmp_path / "there").mkdir()
+    assert output_folder({"out": str(tmp_path / named)}) == tmp_path / named
+
+
+@pytest.mark.parametrize("named", ["report.html", "report.html/inner"])
+def test_a_file_where_an_output_folder_should_be_is_named(tmp_path, named):
+    (tmp_path / "report.html").write_text("")
+    with pytest.raises(ConfigError, match=r"^out: .*report\.html is a file, not a folder; name another$"):
+        output_folder({"out": str(tmp_path / named)})
+
+
+def test_an_output_folder_that_is_not_named_is_asked_for():
+    for value in (None, " "):
+        with pytest.raises(ConfigError, match="out: name a folder"):
+            output_folder({"out": value})
 
 
 def test_nearest_hints_at_what_was_meant_or_lists_the_little_there_is():

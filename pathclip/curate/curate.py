@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pathclip import atomic
-from pathclip.config import build
+from pathclip.config import build, check_values, output_folder
 from pathclip.curate import report
 from pathclip.curate.dedup import DedupSettings
 from pathclip.curate.engine import map_partitions
@@ -35,6 +35,7 @@ from pathclip.types import Dropped, Post
 
 # Beside the shards; `funnel.json` comes last and says that all the others are there.
 REPORTS = ("dropped.parquet", "report.html", "funnel.json")
+VALUES = {"seed": int, "limit": int | None, "workers": int | None, "samples_per_shard": int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ def curate(cfg: Any) -> CurateResult:
     Raises:
         PathclipError: a wrong value, no dump, or two splits that share a picture.
     """
-    out = Path(cfg.out)
+    check_values(cfg, VALUES, at_least={"seed": 0, "limit": 1, "workers": 1, "samples_per_shard": 1})
+    out = output_folder(cfg)
     rules: RuleSettings = build(_node(cfg, "rules"), "rules")
     cleaner: TextCleaner = build(_node(cfg, "text"), "text")
     images: ImageSettings = build(_node(cfg, "images"), "images")

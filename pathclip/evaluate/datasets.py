@@ -96,6 +96,7 @@ class TextPairs:
 @dataclass(frozen=True, slots=True)
 class _Row:
     line: int
+    given: str  # the path as the table has it
     path: Path
     label: str
     group: str
@@ -143,6 +144,7 @@ def table(
             continue
         row = _Row(
             line,
+            str(values[image] or ""),
             folder / str(values[image] or ""),
             str(values[label] or "").strip(),
             str(values[group] or "").strip() if group else "",
@@ -156,7 +158,7 @@ def table(
     if split is not None:
         parts = [row.split for row in rows]
     elif test_fraction is not None:
-        shares = [hash_share(row.group or row.path.relative_to(folder).as_posix()) for row in rows]
+        shares = [hash_share(row.group or _name(row, folder)) for row in rows]
         parts = [test if share < test_fraction else train for share in shares]
     else:
         parts = [test] * len(rows)
@@ -214,6 +216,11 @@ def hash_share(key: str) -> float:
     0.7914
     """
     return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32
+
+
+def _name(row: _Row, folder: Path) -> str:
+    """What the hash of a picture is taken of: its path below the folder, wherever that lies."""
+    return row.path.relative_to(folder).as_posix() if row.path.is_relative_to(folder) else row.given
 
 
 def _matches(value: Any, wanted: Any) -> bool:

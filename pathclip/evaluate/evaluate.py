@@ -9,13 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from pathclip import __version__
-from pathclip.config import build, config_dir
+from pathclip.config import build, check_values, config_dir, output_folder
 from pathclip.errors import ConfigError
 from pathclip.evaluate import report
 from pathclip.evaluate.subjects import Subject, load_subjects
 from pathclip.evaluate.task import Settings, Task, TaskResult
 from pathclip.model_folder import update_card
 from pathclip.types import Score
+
+VALUES = {
+    "model": str | int | None,
+    "untrained": str | None,
+    "batch_size": int,
+    "bootstrap.resamples": int,
+    "record": bool,
+    "seed": int,
+    "limit": int | None,
+}
+LEAST = {"batch_size": 1, "bootstrap.resamples": 1, "seed": 0, "limit": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +55,19 @@ def evaluate(cfg: Any) -> EvaluateResult:
     Raises:
         PathclipError: a wrong value, model folder, table, shard or picture; embeddings that are not numbers.
     """
+    _check(cfg)
+    out = output_folder(cfg)
     settings = Settings(
         cfg.batch_size, cfg.seed, cfg.bootstrap.resamples, cfg.limit, code_version=code_version()
     )
-    _check(cfg, settings)
     tasks: Mapping[str, Task] = {name: build(node, f"tasks.{name}") for name, node in cfg.tasks.items()}
     subjects = load_subjects(str(cfg.model), cfg.runtime, cfg.precision, cfg.untrained)
 
     results = {name: task.run(name, subjects, settings) for name, task in tasks.items()}
 
-    result = write_results(Path(cfg.out), subjects, results, settings)
+    result = write_results(out, subjects, results, settings)
     if cfg.record:
-        update_card(cfg.model, scores=[asdict(score) for score in result.scores])
+        update_card(str(cfg.model), scores=[asdict(score) for score in result.scores])
     print_scores(result.scores)
     print(f"report: {result.html}")
     return result
@@ -95,7 +107,10 @@ def write_results(
 
 
 def print_scores(scores: Sequence[Score]) -> None:
-    """A short table on stdout: balanced accuracy, and the largest k of recall@k, of every method."""
+    """A short table on stdout: balanced accuracy, and the largest k of recall@k, of every method.
+
+    Names of models, which can be longer than a terminal is wide, stand above it once.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -106,14 +121,23 @@ def print_scores(scores: Sequence[Score]) -> None:
         table.add_column(column, overflow="fold")
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for score in shown:
-        key = (str(score.context["task"]), report.words(score.name), report.method_text(score.context))
+        key = (str(score.context["task"]), report.words(score.name), _short_title(score.context))
         rows.setdefault(key, {})[str(score.context["variant"])] = report.value_text(score)
     for row, cells in rows.items():
         table.add_row(*row, *(cells.get(variant, "") for variant in variants))
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 160  # a log has no edge to wrap at
+    named = {score.context["role"]: score.context["model"] for score in shown if "role" in score.context}
+    for role, name in named.items():
+        console.print(f"{role}: {name}", soft_wrap=True)
     console.print(table)
+
+
+def _short_title(context: Mapping[str, Any]) -> str:
+    if "role" not in context:
+        return report.method_text(context)
+    return f"{context['role']} {context['precision']} ({context['runtime']})"
 
 
 def code_version() -> str:
@@ -145,14 +169,10 @@ def _k(name: str) -> int:
     return int(name.split("@")[1].split("_")[0])
 
 
-def _check(cfg: Any, settings: Settings) -> None:
+def _check(cfg: Any) -> None:
+    check_values(cfg, VALUES, LEAST)
     if not cfg.model:
         raise ConfigError("model: name a model folder, as in model=outputs/train/…/model")
     if not cfg.tasks:
         known = sorted(file.stem for file in (config_dir() / "task").glob("*.yaml"))
         raise ConfigError(f"task: name at least one, as in task={known[0]}. Known: {', '.join(known)}")
-    for name, value in (("batch_size", settings.batch_size), ("bootstrap.resamples", settings.resamples)):
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name}: expected a whole number of at least 1, got {value!r}")
-    if settings.limit is not None and (not isinstance(settings.limit, int) or settings.limit < 1):
-        raise ConfigError(f"limit: expected a whole number of at least 1, or null, got {settings.limit!r}")

@@ -104,20 +104,36 @@ def chance_recall(k: int, relevant: Relevance) -> float:
     0.25
     """
     n = len(relevant.texts)
-    k = min(k, n)
-    positives = positives_per_query(relevant)
-    counts, queries = np.unique(positives, return_counts=True)
-    missed = [float(np.prod([max(0, n - p - i) / (n - i) for i in range(k)])) for p in counts]
-    return float(1 - np.dot(missed, queries) / n)
+    missed = _chance_missed(relevant)
+    return float(1 - missed[min(k, n)])
 
 
 def chance_median_rank(relevant: Relevance) -> float:
-    """Median over queries of the expected rank in a random order, (n + 1) / (p + 1).
+    """Median rank of a random order: the smallest k with an expected recall@k of at least one half.
+
+    That is the median of the ranks of all queries taken together, as the median rank of a model is. The
+    expected rank, (n + 1) / (p + 1), would lie above it where a query has several relevant items, because
+    the distribution of the first of them has a long tail.
 
     >>> chance_median_rank(Relevance("exact_pair", np.arange(9), np.arange(9)))
     5.0
     """
-    return float(np.median((len(relevant.texts) + 1) / (positives_per_query(relevant) + 1)))
+    return float(np.argmax(_chance_missed(relevant) <= 0.5 + 1e-12))
+
+
+def _chance_missed(relevant: Relevance) -> NDArray[np.float64]:
+    """Share of queries without a relevant item among the first k of a random order, for k = 0 … n.
+
+    A query with p relevant items of n is missed with probability C(n - p, k) / C(n, k), the product over
+    i < k of (n - p - i) / (n - i). Queries with the same p are counted together.
+    """
+    n = len(relevant.texts)
+    left = n - np.arange(n)
+    missed = np.zeros(n + 1)
+    for positives, queries in zip(*np.unique(positives_per_query(relevant), return_counts=True), strict=True):
+        steps = np.maximum(left - positives, 0) / left
+        missed += queries / n * np.concatenate([[1.0], np.cumprod(steps)])
+    return missed
 
 
 def positives_per_query(relevant: Relevance) -> NDArray[np.int64]:

@@ -15,8 +15,12 @@ from pathclip.errors import DataError
 def lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Rows of a CSV or JSONL file with their line numbers.
 
+    A CSV is read strictly: an unclosed quote would swallow the rows after it, and a figure would be
+    measured on fewer pictures without a word.
+
     Raises:
-        DataError: no such file, or malformed; names file and line.
+        DataError: no such file, or malformed, or a row with more or fewer cells than the header; names file
+            and line.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
@@ -25,8 +29,9 @@ def lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                     if text.strip():
                         yield line, _json_object(file, line, text)
                 return
-            reader = csv.DictReader(stream)
+            reader = csv.DictReader(stream, strict=True)
             for values in reader:
+                _check_cells(file, reader.line_num, values, reader.fieldnames or [])
                 yield reader.line_num, values
     except FileNotFoundError:
         raise DataError(f"{file}: no such table") from None
@@ -35,7 +40,15 @@ def lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     except UnicodeDecodeError:
         raise DataError(f"{file}: not UTF-8 text") from None
     except csv.Error as error:
-        raise DataError(f"{file}, line {reader.line_num}: not valid CSV ({error})") from None
+        # The reader stands at the last good row; a quote that is never closed ends far below its line.
+        raise DataError(f"{file}, line {reader.line_num + 1}: not valid CSV ({error})") from None
+
+
+def _check_cells(file: Path, line: int, values: Mapping[Any, Any], header: Sequence[str]) -> None:
+    missing = sum(value is None for value in values.values())
+    found = len(header) + len(values.get(None, ())) - missing
+    if found != len(header):
+        raise DataError(f"{file}, line {line}: {found} cells, but the header has {len(header)}")
 
 
 def _json_object(file: Path, line: int, text: str) -> Mapping[str, Any]:

@@ -41,7 +41,8 @@ def scores_section(
     caption = (
         f"Balanced accuracy above, with 95 % bootstrap intervals over {about['groups']} groups of "
         f"{about['images']} pictures. Randomised colour: hue, saturation, brightness and contrast drawn "
-        "anew for each picture, so that only morphology is left."
+        "anew for each picture, so that a class shares none of them; the spread of its colours still "
+        "tells something, which the figure of colour only shows."
     )
     return report.Section(f"{name}: zero-shot classification", html, caption)
 

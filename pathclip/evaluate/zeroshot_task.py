@@ -81,7 +81,10 @@ class ZeroShot:
             raise DataError(f"task {name}: {error}") from None
 
         encoded = _encode(test, subjects, self.variants, settings, f"{name}: test pictures")
-        colours = _encode(train, [], self.variants, settings, f"{name}: colours") if train else None
+        learning = None
+        if train and learnt is not None:
+            colours = _encode(train, [], self.variants, settings, f"{name}: colours").colours
+            learning = _Learning(colours, learnt, stats.group_index(train.groups))
         groups = stats.group_index(test.groups)
         similar = {
             (one.key, variant): zeroshot.similarities(encoded.embeddings[one.key][variant], vectors[one.key])
@@ -115,7 +118,7 @@ class ZeroShot:
                 about = {"variant": variant, "method": "zero_shot", **subject_context(one)}
                 about["leaked"] = counts[one.key]
                 scores += figures.all(predicted[one.key], about)
-            scores += _baselines(figures, variant, encoded, colours, learnt)
+            scores += _baselines(figures, variant, encoded, learning)
             for first, second in paired(subjects):
                 about = {"variant": variant, **compared(first, second)}
                 scores.append(figures.difference(predicted[first.key], predicted[second.key], about))
@@ -178,6 +181,15 @@ class _Figures:
         return stats.bootstrap(sums, statistic, self.settings.resamples, self.settings.seed)
 
 
+@dataclass(frozen=True, slots=True)
+class _Learning:
+    """The rows that baselines learn from: colour features by variant, classes and groups."""
+
+    colours: Mapping[str, NDArray[np.float64]]
+    truth: Numbers
+    groups: Numbers
+
+
 def class_numbers(images: LabelledImages, classes: Sequence[str]) -> Numbers:
     """The class of each picture as a number: int64 [n].
 
@@ -219,21 +231,22 @@ def _encode(
     )
 
 
-def _baselines(
-    figures: _Figures, variant: str, encoded: Encoded, colours: Encoded | None, learnt: Numbers | None
-) -> list[Score]:
+def _baselines(figures: _Figures, variant: str, encoded: Encoded, learning: _Learning | None) -> list[Score]:
     """Colour only, majority and chance, in one variant."""
     rows, seed = encoded.colours[variant], figures.settings.seed
     about: dict[str, Any] = {"variant": variant, "method": "colour_only"}
-    by_colour: Numbers | None
-    if colours is not None and learnt is not None:
-        by_colour = colour.classify_by_colour(colours.colours[variant], learnt, rows, seed)
-        most = colour.majority_class(learnt, figures.classes)
+    answers: colour.ColourAnswers | None
+    if learning is not None:
+        seen = learning.colours[variant]
+        answers = colour.classify_by_colour(seen, learning.truth, learning.groups, rows, seed)
+        most = colour.majority_class(learning.truth, figures.classes)
     else:
         about["cross_validated"] = True
-        by_colour = colour.cross_classify_by_colour(rows, figures.truth, figures.groups, seed)
+        answers = colour.cross_classify_by_colour(rows, figures.truth, figures.groups, seed)
         most = colour.majority_class(figures.truth, figures.classes)
-    found = figures.all(by_colour, about) if by_colour is not None else []
+    found = []
+    if answers is not None:
+        found = figures.all(answers.classes, {**about, "classifier": answers.classifier})
     majority = np.full(len(figures.truth), most, np.int64)
     found += figures.all(majority, {"variant": variant, "method": "majority"})
     return found + figures.chance(variant)

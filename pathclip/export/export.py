@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pathclip import atomic
-from pathclip.config import build
+from pathclip.config import build, check_values, output_folder
 from pathclip.errors import ConfigError, ModelFolderError
 from pathclip.export.card import readme
 from pathclip.export.gate import ExportGateError, Gate, Prompts, Thresholds, compare
@@ -25,6 +25,21 @@ from pathclip.runtime.tokenizer import Tokenizer
 TOWERS = ("image", "text")
 COPIED = ("open_clip_config.json", "tokenizer.json", "text/config.json")
 WEIGHTS = "open_clip_model.safetensors"
+VALUES = {
+    "model": str | int | None,
+    "seed": int,
+    "limit": int | None,
+    "search": bool,
+    "keep_fp32": bool,
+    "keep_torch": bool,
+    "force": bool,
+    "calibration.shards": str | list[str] | None,
+    "calibration.samples": int,
+    "calibration.held_out": int,
+    "prompts.classes": list[str] | None,
+    "prompts.templates": list[str] | None,
+}
+LEAST = {"seed": 0, "limit": 1, "calibration.samples": 8, "calibration.held_out": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +69,7 @@ def export(cfg: Any) -> ExportResult:
         DataError: no shards to calibrate on, or too few pairs.
         ExportGateError: int8 is too far from fp32 and `force` is false; nothing is written.
     """
+    check_values(cfg, VALUES, LEAST)
     folder, out = _folders(cfg)
     recipe = build(cfg.recipe, "recipe")
     thresholds = Thresholds.from_config(cfg.gate)
@@ -61,21 +77,22 @@ def export(cfg: Any) -> ExportResult:
     tokenizer = Tokenizer(
         folder.file("tokenizer.json"), int(folder.card["context_length"]), int(folder.card.get("pad_id") or 0)
     )
+    prompts = _prompts(cfg, folder, tokenizer)
     calibration, held_out = read_calibration(
         _shards(cfg, folder),
-        int(cfg.calibration.samples),
-        int(cfg.calibration.held_out),
+        cfg.calibration.samples,
+        cfg.calibration.held_out,
         preprocess,
         tokenizer,
-        seed=int(cfg.seed),
+        seed=cfg.seed,
         limit=cfg.limit,
     )
     with tempfile.TemporaryDirectory(prefix="pathclip-export-") as name:
         work = Path(name)
         fp32 = _fp32_towers(folder, work, preprocess)
-        int8, chosen = _quantised(fp32, calibration, recipe, bool(cfg.search), work)
-        details = {"recipes": {tower: _trials(chosen[tower]) for tower in TOWERS}, "forced": bool(cfg.force)}
-        gate = compare(fp32, int8, held_out, thresholds, _prompts(cfg, folder, tokenizer), details)
+        int8, chosen = _quantised(fp32, calibration, recipe, cfg.search, work)
+        details = {"recipes": {tower: _trials(chosen[tower]) for tower in TOWERS}, "forced": cfg.force}
+        gate = compare(fp32, int8, held_out, thresholds, prompts, details)
         if not gate.passed and not cfg.force:
             raise ExportGateError(
                 f"{folder.path}: int8 is too far from fp32: {gate.failures()}. Nothing was written; try "
@@ -89,7 +106,7 @@ def export(cfg: Any) -> ExportResult:
 def _folders(cfg: Any) -> tuple[ModelFolder, Path]:
     if cfg.model is None:
         raise ConfigError("model: name a model folder, as model=outputs/train/…/model")
-    folder, out = open_model_folder(cfg.model), Path(str(cfg.out))
+    folder, out = open_model_folder(str(cfg.model)), output_folder(cfg)
     if not folder.has(WEIGHTS):
         raise ModelFolderError(
             f"{folder.path}: no {WEIGHTS} in it, so it was exported already; name the trained folder"
@@ -145,12 +162,19 @@ def _trials(chosen: Chosen) -> dict[str, Any]:
 
 
 def _prompts(cfg: Any, folder: ModelFolder, tokenizer: Tokenizer) -> Prompts | None:
-    """Classes from the config, else from the card; templates likewise."""
+    """Classes from the config, else from the card; templates likewise.
+
+    Raises:
+        ConfigError: a template without `{}`, by which all classes would be one.
+    """
     card = folder.card.get("prompts") or {}
     classes = tuple(cfg.prompts.classes or card.get("classes") or ())
     if len(classes) < 2:
         return None
     templates = list(cfg.prompts.templates or card.get("templates") or TEMPLATES)
+    for template in templates:
+        if "{}" not in template:
+            raise ConfigError(f"prompts.templates: '{template}' has no {{}} where the class goes")
     texts = [fill(template, label) for label in classes for template in templates]
     return Prompts(classes, tokenizer(texts))
 

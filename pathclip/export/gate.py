@@ -16,6 +16,7 @@ from pathclip.config import nearest
 from pathclip.errors import ConfigError, PathclipError
 from pathclip.export.samples import Samples
 from pathclip.export.search import embed, open_session
+from pathclip.runtime.encoder import normalise
 
 SPEED_ROUNDS = 5
 SPEED_BATCH = 16
@@ -106,7 +107,12 @@ class Gate:
 
     def as_json(self) -> dict[str, Any]:
         """Content of `gate.json`."""
-        return {"passed": self.passed, "lines": [asdict(line) for line in self.lines], **self.details}
+        return {
+            "passed": self.passed,
+            "not_measured": [line.name for line in self.lines if line.value is None],
+            "lines": [asdict(line) for line in self.lines],
+            **self.details,
+        }
 
     def failures(self) -> str:
         """The failed lines in words."""
@@ -245,7 +251,8 @@ def _zero_shot_line(
         blank = np.zeros((len(prompts.tokens), 1, 1, 3), np.uint8)
         texts = Samples(blank, prompts.tokens, ("",) * len(prompts.tokens), held_out.preprocess)
         rows = embed(files["text"], "text", texts)
-        classes = rows.reshape(len(prompts.classes), -1, rows.shape[1]).mean(axis=1)
+        # As pathclip.runtime.classify does it: a class whose templates disagree must not count for less.
+        classes = normalise(rows.reshape(len(prompts.classes), -1, rows.shape[1]).mean(axis=1))
         answers.append((images @ classes.T).argmax(axis=1))
     agreement = float((answers[0] == answers[1]).mean())
     return _at_least(name, agreement, thresholds.zero_shot_agreement, len(held_out))

@@ -15,7 +15,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from pathclip import atomic
-from pathclip.config import build
+from pathclip.config import build, check_values, output_folder
 from pathclip.errors import ConfigError, PathclipError
 from pathclip.model.towers import Towers
 from pathclip.runtime.preprocess import Preprocess
@@ -26,6 +26,15 @@ from pathclip.train.callbacks import check_checkpoint, find_checkpoint, record_r
 from pathclip.train.task import ContrastiveTask
 
 CURATED_WITH = "curated_with.json"
+VALUES = {
+    "seed": int,
+    "ckpt": str | None,
+    "limit": int | None,
+    "save_untrained": bool,
+    "licence": str | None,
+    "prompts": list[str],
+    "curate": list[str] | None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,8 @@ def train(cfg: Any) -> TrainResult:
     Raises:
         PathclipError: a wrong value, folder or weights file; a loss that is no number.
     """
-    out = str(cfg.out)
+    check_values(cfg, VALUES, at_least={"seed": 0, "limit": 1})
+    out = str(output_folder(cfg))
     checkpoint = find_checkpoint(cfg.ckpt, out)
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")

@@ -293,6 +293,8 @@ def test_the_limit_bounds_the_posts_that_are_read(tmp_path):
         ("source.posts=absent.jsonl", DataError, "source.posts=absent.jsonl: no such file"),
         ("source.images=absent", DataError, "source.images=absent: no such folder"),
         ("source.tombstones=absent.txt", DataError, "no such file"),
+        ("seed=abc", ConfigError, "seed: expected int"),
+        ("workers=0", ConfigError, "workers: expected .* of at least 1"),
         ("split.by=tim", ConfigError, "split.by"),
         ("split.val=1.5", ConfigError, "split"),
         ("images.min_side=large", ConfigError, "images.min_side"),

@@ -58,17 +58,24 @@ def test_the_exported_folder_is_whole_and_evaluates(chain):
 
 def test_classify_index_and_search_work_on_the_exported_folder(chain):
     images = chain / "run" / "shards" / "feed" / "images"
-    kept = json.loads(
-        pathclip(
-            "classify", chain / "int8", next(iter(sorted(images.glob("*.jpg")))), "--labels", "a,b", "--json"
-        ).stdout
+    picture = min(images.glob("*.jpg"))
+    answer = json.loads(
+        pathclip("classify", chain / "int8", picture, "--labels", "keratin,fat", "--json").stdout
     )
-    assert kept
+    (classified,) = answer["images"]
+    assert classified["path"] == str(picture) and not answer["failed"]
+    assert {label["name"] for label in classified["labels"]} == {"keratin", "fat"}
+    assert sum(label["probability"] for label in classified["labels"]) == pytest.approx(1, abs=1e-6)
     pathclip("index", chain / "int8", images, "--out", chain / "images.index")
-    hits = json.loads(
+    found = json.loads(
         pathclip("search", chain / "images.index", "keratin pearls", "-k", "3", "--json").stdout
     )
-    assert hits
+    assert found["query"] == {"text": "keratin pearls"}
+    assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
+    assert len({hit["path"] for hit in found["hits"]}) == 3
+    assert all((images / hit["path"]).is_file() for hit in found["hits"])
+    scores = [hit["score"] for hit in found["hits"]]
+    assert scores == sorted(scores, reverse=True) and -1 <= scores[-1] <= scores[0] <= 1
 
 
 def test_a_typing_mistake_is_one_line_and_a_failure(chain):

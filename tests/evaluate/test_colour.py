@@ -58,8 +58,56 @@ def test_features_are_moments_and_histograms(picture):
 
 
 def test_one_class_to_learn_from_gives_that_class():
-    found = colour.classify_by_colour(np.zeros((3, 54)), np.array([2, 2, 2]), np.ones((4, 54)))
-    assert found.tolist() == [2, 2, 2, 2]
+    found = colour.classify_by_colour(np.zeros((3, 54)), np.array([2, 2, 2]), np.arange(3), np.ones((4, 54)))
+    assert found.classes.tolist() == [2, 2, 2, 2]
+    assert found.classifier == "one class"
+
+
+def task(solvable_by, n=240, seed=0):
+    """Rows of four features in groups of two; the class is the sign of their sum, or whether one is large."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(n, 4))
+    labels = rows.sum(axis=1) > 0 if solvable_by == "linear model" else np.abs(rows[:, 0]) > 0.7
+    return rows, labels.astype(np.int64), np.arange(n) // 2
+
+
+@pytest.mark.parametrize("kind", colour.CLASSIFIERS)
+def test_the_classifier_that_suits_the_training_rows_answers(kind):
+    rows, labels, groups = task(kind)
+    unseen, truth, _ = task(kind, seed=1)
+    found = colour.classify_by_colour(rows, labels, groups, unseen)
+    assert found.classifier == kind
+    assert (found.classes == truth).mean() > 0.85
+
+
+@pytest.mark.parametrize("kind", colour.CLASSIFIERS)
+def test_cross_validation_chooses_inside_each_fold(kind):
+    rows, labels, groups = task(kind)
+    found = colour.cross_classify_by_colour(rows, labels, groups)
+    assert found.classifier == f"{kind} in 5 of 5 folds"
+    assert (found.classes == labels).mean() > 0.85
+
+
+def test_the_choice_is_made_across_groups_and_not_within_them():
+    # A forest learns by heart which class a group has, by its marks: of use only where groups are split.
+    rng = np.random.default_rng(0)
+    groups = np.arange(40).repeat(6)
+    labels = rng.integers(0, 2, 40).repeat(6)
+    marks = rng.normal(size=(40, 4))[groups]
+    rows = np.column_stack([labels[:, None] + rng.normal(0, 2, (240, 12)), marks])
+    assert colour.better_classifier(rows, labels, groups) == "linear model"
+    assert colour.better_classifier(rows, labels, np.arange(240)) == "random forest"
+
+
+def test_one_group_leaves_no_choice_but_the_linear_model():
+    rows, labels, _ = task("random forest")
+    assert colour.better_classifier(rows, labels, np.zeros(len(rows), int)) == "linear model"
+
+
+def test_the_same_rows_give_the_same_answers():
+    rows, labels, groups = task("random forest")
+    first, again = (colour.cross_classify_by_colour(rows, labels, groups, seed=3) for _ in range(2))
+    assert first.classes.tolist() == again.classes.tolist()
 
 
 def test_cross_validation_never_learns_from_the_group_it_answers_for():
@@ -70,7 +118,7 @@ def test_cross_validation_never_learns_from_the_group_it_answers_for():
     rows = np.eye(20)[groups]
     found = colour.cross_classify_by_colour(rows, labels, groups)
     assert found is not None
-    assert (found == labels).mean() < 0.75
+    assert (found.classes == labels).mean() < 0.75
 
 
 def test_cross_validation_of_one_group_is_refused():
@@ -78,14 +126,15 @@ def test_cross_validation_of_one_group_is_refused():
 
 
 @pytest.mark.real_data
-def test_colour_alone_solves_lc25000_until_colour_is_randomised(shared_data):
-    """Measured on all 2,850: moments 0.885, with histograms 0.917; randomised 0.317 and 0.381."""
+def test_colour_alone_solves_lc25000_and_tells_something_when_randomised(shared_data):
+    """Measured on all 2,850: linear 0.917, forest 0.919; randomised 0.381 and 0.621."""
     with (shared_data / "patches" / "manifest.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["dataset"] == "lc25000"]
     rows = [row for row in rows if row["split"] == "val"] + [row for row in rows if row["split"] == "train"][
         ::3
     ]
     labels = np.unique([row["label"] for row in rows], return_inverse=True)[1]
+    groups = np.unique([row["group"] for row in rows], return_inverse=True)[1]
     plain, randomised = [], []
     for row in rows:
         content = (shared_data / row["path"]).read_bytes()
@@ -97,9 +146,10 @@ def test_colour_alone_solves_lc25000_until_colour_is_randomised(shared_data):
 
     def score(features, columns=slice(None)):
         kept = np.array(features)[:, columns]
-        found = colour.classify_by_colour(kept[~test], labels[~test], kept[test])
-        return balanced_accuracy_score(labels[test], found)
+        found = colour.classify_by_colour(kept[~test], labels[~test], groups[~test], kept[test])
+        return found.classifier, balanced_accuracy_score(labels[test], found.classes)
 
-    assert 0.82 <= score(plain, colour.MOMENTS) <= 0.95
-    assert 0.85 <= score(plain) <= 0.98
-    assert 0.25 <= score(randomised) <= 0.50
+    assert 0.82 <= score(plain, colour.MOMENTS)[1] <= 0.95
+    assert 0.85 <= score(plain)[1] <= 0.98
+    classifier, value = score(randomised)
+    assert classifier == "random forest" and 0.45 <= value <= 0.65

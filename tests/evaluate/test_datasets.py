@@ -41,6 +41,28 @@ def test_a_split_by_hash_keeps_groups_whole_and_repeats(squares):
     assert 20 <= len(first.test) <= 56
 
 
+def test_a_split_by_hash_takes_absolute_paths_outside_the_root(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    values = [{"path": str(folder / f"{i}.jpg"), "label": "ab"[i % 2]} for i in range(12)]
+    data = datasets.table(str(write_table(elsewhere / "t.csv", values)), test_fraction=0.5)
+    assert data.train is not None and len(data.test) + len(data.train) == 12
+    expected = {v["path"] for v in values if datasets.hash_share(v["path"]) < 0.5}
+    assert {*data.test.paths} == expected
+
+
+def test_the_hash_of_a_picture_below_the_root_does_not_depend_on_where_that_lies(folder):
+    names = [f"{i}.jpg" for i in range(12)]
+    tables = [
+        [{"path": str(root / name) if root else name, "label": "ab"[i % 2]} for i, name in enumerate(names)]
+        for root in (None, folder)
+    ]
+    relative, absolute = (
+        datasets.table(str(write_table(folder / "t.csv", rows)), test_fraction=0.5).test.paths
+        for rows in tables
+    )
+    assert relative == absolute
+
+
 def test_where_keeps_rows_with_one_of_the_values(squares):
     data = datasets.table(str(squares), where={"label": ["red", "blue"]})
     assert {*data.test.labels} == {"red", "blue"}
@@ -99,6 +121,21 @@ def test_malformed_json_lines_name_the_line(folder, content, message):
     (folder / "t.jsonl").write_bytes(content)
     with pytest.raises(DataError, match=message):
         datasets.table(str(folder / "t.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["0.jpg,a", '"1.jpg,b', "2.jpg,a"], r"t\.csv, line 3: not valid CSV \(unexpected end of data\)"),
+        (["0.jpg,a", "1.jpg", "2.jpg,a"], r"t\.csv, line 3: 1 cells, but the header has 2"),
+        (["0.jpg,a", "1.jpg,b", "2.jpg,a,b,c"], r"t\.csv, line 4: 4 cells, but the header has 2"),
+        (['0.jpg,"a"b'], r"t\.csv, line 2: not valid CSV"),
+    ],
+)
+def test_a_malformed_csv_is_refused_and_no_row_is_lost_silently(folder, lines, message):
+    (folder / "t.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    with pytest.raises(DataError, match=message):
+        datasets.table(str(folder / "t.csv"))
 
 
 def test_a_missing_table_is_named(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,11 +11,12 @@ import pytest
 
 from pathclip.errors import ConfigError, DataError, ModelFolderError
 from pathclip.evaluate.__main__ import task_list
-from pathclip.evaluate.evaluate import code_version, evaluate
+from pathclip.evaluate.evaluate import code_version, evaluate, print_scores
 from pathclip.evaluate.leaks import training_pictures
 from pathclip.evaluate.subjects import load_subjects
 from pathclip.launch import compose
 from pathclip.model_folder import open_model_folder
+from pathclip.types import Score
 from tests import tiny_shards
 from tests.tiny_model import ONNX_FILES, write_tiny_model
 
@@ -68,6 +70,25 @@ def test_one_run_measures_every_task_precision_and_variant_and_writes_both_repor
     assert "balanced accuracy" in printed and f"report: {result.html}" in printed
 
 
+def test_a_long_name_stands_above_the_table_once_and_not_folded_into_its_rows(capsys):
+    name = "vit_large_patch14_reg4_dinov2+a-text-tower-with-a-long-name-of-its-own-by-somebody"
+    context = {"task": "t", "variant": "plain", "role": "model", "model": name, "runtime": "onnx"}
+    print_scores(
+        [
+            Score(
+                "balanced_accuracy", 0.9, 10, 0.8, 1.0, {**context, "precision": one, "by": f"{name} ({one})"}
+            )
+            for one in ("int8", "fp32")
+        ]
+    )
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == f"model: {name}"
+    assert re.split(r" {2,}", lines[2]) == [
+        *("t", "balanced accuracy", "model int8 (onnx)", "0.900 [0.800, 1.000]")
+    ]
+    assert len(lines) == 4 and max(map(len, lines[1:])) < 80
+
+
 def test_the_same_run_gives_the_same_report(run):
     first = run().json.read_bytes()
     assert run().json.read_bytes() == first
@@ -95,6 +116,11 @@ def test_recording_puts_the_scores_into_the_card_and_leaves_the_hash(run, tmp_pa
         (["precision=int4"], ConfigError, "precision: 'int4' is none of all, int8, fp32"),
         (["bootstrap.resamples=0"], ConfigError, "bootstrap.resamples"),
         (["limit=0"], ConfigError, "limit: expected"),
+        (["limit=abc"], ConfigError, "limit: expected .* got 'abc'"),
+        (["seed=abc"], ConfigError, "^seed: expected int of at least 0, got 'abc'"),
+        (["seed=-1"], ConfigError, "^seed: expected int of at least 0, got -1"),
+        (["batch_size=1.5"], ConfigError, "^batch_size: expected int of at least 1, got 1.5"),
+        (["record=no"], ConfigError, r"^record: expected bool \(true or false\), got 'no'"),
         (["tasks.patches_csv.templates=[tissue]"], DataError, "'tissue' has no {}"),
         (["tasks.patches_csv.variants=[grey]"], ConfigError, "variants: 'grey' is none of plain"),
         (["tasks.shards.definitions=[any]"], ConfigError, "definitions: 'any' is none of"),
@@ -105,6 +131,12 @@ def test_a_wrong_value_gets_one_clear_line(overrides, error, message, run):
     with pytest.raises(error, match=message) as caught:
         run(*overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_where_the_report_should_go_is_named(run, tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ConfigError, match=r"^out: .*notes\.txt is a file"):
+        run(f"out={tmp_path / 'notes.txt'}")
 
 
 def test_without_a_task_the_known_ones_are_listed(model):

@@ -79,6 +79,25 @@ def test_chance_is_what_random_vectors_reach(definition, texts, groups):
         assert (ranks <= k).mean() == pytest.approx(retrieval.chance_recall(k, relevant), abs=0.015)
     positives = retrieval.positives_per_query(relevant)
     assert ranks.mean() == pytest.approx(np.mean((N + 1) / (positives + 1)), rel=0.03)
+    assert abs(np.median(ranks) - retrieval.chance_median_rank(relevant)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"), [([10] * 16, 11), ([1] * 160, 80), ([2] * 80, 47), ([100] + [1] * 60, 2)]
+)
+def test_the_median_rank_by_chance_is_that_of_random_orders(sizes, expected):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    relevant = retrieval.relevance("same_text_or_group", [str(n) for n in range(160)], groups)
+    assert retrieval.chance_median_rank(relevant) == expected
+    rng = np.random.default_rng(0)
+    first = [1 + np.argmax(groups[rng.permutation(160)] == group) for _ in range(60) for group in groups]
+    assert np.median(first) == pytest.approx(expected, rel=0.04)
+
+
+def test_the_median_rank_by_chance_is_exact_in_a_large_pool():
+    relevant = retrieval.relevance("exact_pair", [str(n) for n in range(50_000)], np.arange(50_000))
+    assert retrieval.chance_median_rank(relevant) == 25_000
+    assert retrieval.chance_recall(10, relevant) == pytest.approx(10 / 50_000)
 
 
 def test_positives_are_counted_once_where_text_and_group_agree(texts, groups):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pathclip.errors import DataError
-from pathclip.evaluate import datasets
+from pathclip.evaluate import colour, datasets
 from pathclip.evaluate.retrieval_task import Retrieval
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Settings
@@ -70,6 +70,16 @@ def test_baselines_stand_beside_every_variant(variant, zero_shot):
     )
     assert colour > (0.9 if variant == "plain" else 0.25)
     assert majority == chance == 0.25
+
+
+def test_the_score_of_colour_says_which_classifier_it_was(zero_shot, squares):
+    score = find(
+        zero_shot.run("squares", [], SETTINGS), "accuracy", method="colour_only", variant="randomised_colour"
+    )
+    assert score.context["classifier"] in colour.CLASSIFIERS
+    crossed = ZeroShot(datasets.table(str(squares), group="group"), CLASSES).run("squares", [], SETTINGS)
+    score = find(crossed, "accuracy", method="colour_only", variant="plain")
+    assert score.context["classifier"].endswith("of 5 folds")
 
 
 def test_a_task_that_colour_solves_is_marked(zero_shot):

@@ -89,6 +89,18 @@ def test_zero_shot_agreement_is_measured_where_classes_are_given(
     assert lines[1].value is None and lines[1].passed is None
 
 
+def test_a_figure_that_was_not_measured_is_seen_as_such_in_the_folder(
+    exported_transformer, exported_convolutional
+):
+    measured, without = (
+        json.loads((result.out / "gate.json").read_text())
+        for result in (exported_transformer, exported_convolutional)
+    )
+    assert (measured["not_measured"], without["not_measured"]) == ([], ["zero-shot agreement"])
+    row = "| zero-shot agreement | not measured |  |  | no class prompts given: prompts.classes=[…] |"
+    assert row in (exported_convolutional.out / "README.md").read_text().splitlines()
+
+
 def test_a_failing_gate_leaves_no_folder(transformer, tmp_path):
     out = tmp_path / "refused"
     with pytest.raises(ExportGateError, match="image cosine, mean"):
@@ -110,11 +122,32 @@ def test_a_forced_folder_says_that_its_gate_failed(transformer, tmp_path):
         (["gate.image_cosine=high"], "gate.image_cosine"),
         (["recipe.calibration=entropie"], "recipe.calibration"),
         (["recipe.weight_bits=4"], "weight_bits"),
+        (["seed=abc"], "^seed: expected int of at least 0, got 'abc'"),
+        (["seed=-1"], "^seed: .* got -1"),
+        (["limit=abc"], "^limit: .* got 'abc'"),
+        (["calibration.samples=abc"], r"^calibration\.samples: .* got 'abc'"),
+        (["calibration.held_out=0"], r"^calibration\.held_out: .* got 0"),
+        (["prompts.classes=tumour"], r"^prompts\.classes: expected list"),
+        (["prompts.classes=[a,b]", "prompts.templates=[tissue]"], r"^prompts\.templates: 'tissue' has no {}"),
     ],
 )
 def test_a_wrong_value_is_named(transformer, tmp_path, overrides, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         export(config(transformer, tmp_path / "out", *overrides))
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["force", "search", "keep_fp32", "keep_torch"])
+def test_a_word_for_no_is_refused_and_not_taken_for_yes(key, transformer, tmp_path):
+    with pytest.raises(ConfigError, match=rf"^{key}: expected bool \(true or false\), got 'no'"):
+        export(config(transformer, tmp_path / "out", f"{key}=no"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_where_the_folder_should_be_is_named(transformer, tmp_path):
+    (tmp_path / "model").write_text("")
+    with pytest.raises(ConfigError, match=r"^out: .*model is a file"):
+        export(config(transformer, tmp_path / "model"))
 
 
 def test_an_exported_folder_is_not_exported_again(exported_transformer, tmp_path):

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from pathclip.errors import ConfigError
-from pathclip.export.gate import Gate, Line, Thresholds, recall_at
+from pathclip.export.gate import Gate, Line, Prompts, Thresholds, compare, recall_at
+from pathclip.export.samples import read_calibration
+from pathclip.launch import compose
+from pathclip.model_folder import open_model_folder
+from pathclip.runtime.preprocess import Preprocess
+from pathclip.runtime.tokenizer import Tokenizer
+from tests.export import towers
 
 
 def test_a_figure_for_information_neither_passes_nor_fails():
@@ -29,3 +39,129 @@ def test_recall_counts_a_query_with_any_match_among_the_first_k():
     same[0, 0] = same[1, 2] = same[2, 0] = True
     assert recall_at(queries, gallery, same, k=1) == pytest.approx(1 / 3)
     assert recall_at(queries, gallery, same, k=2) == pytest.approx(2 / 3)
+
+
+SAMPLES = towers.make_samples()
+WEIGHTS = towers.make_weights(SAMPLES)
+# Four classes of three templates each: words that no caption uses.
+PROMPTS = Prompts(("a", "b", "c", "d"), np.arange(100, 112)[:, None])
+LIMITS = Thresholds.from_config(compose("export").gate)
+
+
+def noise(weights):
+    return np.random.default_rng(3).normal(0, weights.std(), weights.shape).astype(np.float32)
+
+
+def judged(folder, int8, fp32=WEIGHTS, prompts=PROMPTS, samples=SAMPLES):
+    """Lines of the gate, with the limits of conf/export.yaml, by name."""
+    gate = compare(
+        towers.write_fp32(folder / "fp32", fp32),
+        towers.write_int8(folder / "int8", int8),
+        samples,
+        LIMITS,
+        prompts,
+    )
+    return {line.name: line for line in gate.lines}
+
+
+def failed(lines):
+    return {name for name, line in lines.items() if line.passed is False}
+
+
+def test_a_faithful_int8_passes_every_line(tmp_path):
+    lines = judged(tmp_path, WEIGHTS)
+    assert not failed(lines)
+    assert lines["text→image R@10 lost"].note == "1.000 → 1.000"
+    assert lines["zero-shot agreement"].n == len(SAMPLES)
+
+
+@pytest.mark.parametrize("broken", [towers.shuffled, noise])
+def test_a_broken_image_tower_fails_cosine_recall_and_zero_shot(broken, tmp_path):
+    lines = judged(tmp_path, {**WEIGHTS, "image": broken(WEIGHTS["image"])})
+    assert failed(lines) == {
+        "image cosine, mean",
+        "image cosine, 1 % worst",
+        "zero-shot agreement",
+        "text→image R@10 lost",
+    }
+
+
+@pytest.mark.parametrize("broken", [towers.shuffled, noise])
+def test_a_broken_text_tower_fails_cosine_recall_and_zero_shot(broken, tmp_path):
+    lines = judged(tmp_path, {**WEIGHTS, "text": broken(WEIGHTS["text"])})
+    assert failed(lines) == {
+        "text cosine, mean",
+        "text cosine, 1 % worst",
+        "zero-shot agreement",
+        "text→image R@10 lost",
+    }
+
+
+def test_a_few_broken_captions_fail_the_worst_but_not_the_mean(tmp_path):
+    text = WEIGHTS["text"].copy()
+    text[0] = -text[0]
+    lines = judged(tmp_path, {**WEIGHTS, "text": text}, samples=towers.make_samples(96))
+    assert "text cosine, 1 % worst" in failed(lines)
+    assert "text cosine, mean" not in failed(lines)
+
+
+def test_towers_that_did_not_shrink_fail_the_size(tmp_path):
+    fp32 = towers.write_fp32(tmp_path / "fp32", WEIGHTS)
+    lines = compare(fp32, fp32, SAMPLES, LIMITS, PROMPTS).lines
+    assert failed({line.name: line for line in lines}) == {"size, int8 / fp32"}
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_a_real_int8_tower_with_shuffled_weights_fails(tower, exported_transformer, shards, tmp_path):
+    folder = open_model_folder(exported_transformer.out)
+    files = {
+        precision: {one: folder.file(f"onnx/{one}_{precision}.onnx") for one in ("image", "text")}
+        for precision in ("fp32", "int8")
+    }
+    model = onnx.load(files["int8"][tower])
+    for weight in model.graph.initializer:
+        if weight.data_type == onnx.TensorProto.INT8 and len(weight.dims) > 1:
+            values = towers.shuffled(numpy_helper.to_array(weight))
+            weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    files["int8"][tower] = tmp_path / "shuffled.onnx"
+    onnx.save(model, files["int8"][tower])
+
+    card = folder.card
+    tokenizer = Tokenizer(folder.file("tokenizer.json"), card["context_length"], card.get("pad_id") or 0)
+    _, held_out = read_calibration([shards], 48, 32, Preprocess.from_card(card["preprocess"]), tokenizer)
+    gate = compare(files["fp32"], files["int8"], held_out, LIMITS)
+    assert {f"{tower} cosine, mean", f"{tower} cosine, 1 % worst"} <= {
+        line.name for line in gate.lines if line.passed is False
+    }
+
+
+def test_a_class_whose_templates_disagree_counts_as_much_as_any_other(tmp_path):
+    """The picture lies at 10°; class a at 0°, its templates at ±60° in fp32 alone; class b at 50°."""
+
+    def at(*degrees):
+        angles = np.radians(degrees)
+        return np.pad(np.stack([np.cos(angles), np.sin(angles)], axis=1), ((0, 0), (0, towers.DIM - 2)))
+
+    fp32, int8 = WEIGHTS["text"].copy(), WEIGHTS["text"].copy()
+    fp32[100:104], int8[100:104] = at(60, -60, 50, 50), at(0, 0, 50, 50)
+    rows = towers.PREPROCESS.normalise(SAMPLES.pixels).reshape(len(SAMPLES), -1)
+    image = np.linalg.lstsq(rows, np.repeat(at(10), len(SAMPLES), axis=0), rcond=None)[0].astype(np.float32)
+    lines = judged(
+        tmp_path,
+        {"image": image, "text": int8},
+        fp32={"image": image, "text": fp32},
+        prompts=Prompts(("a", "b"), np.arange(100, 104)[:, None]),
+    )
+    assert lines["zero-shot agreement"].value == 1.0
+
+
+def test_without_classes_the_gate_says_that_zero_shot_was_not_measured(tmp_path):
+    line = judged(tmp_path, WEIGHTS, prompts=None)["zero-shot agreement"]
+    assert dataclasses.astuple(line) == (
+        "zero-shot agreement",
+        None,
+        None,
+        None,
+        0,
+        "no class prompts given: prompts.classes=[…]",
+    )

@@ -226,7 +226,8 @@ def test_shards_are_curated_once_and_not_reused_for_another_curation(tmp_path):
     train(compose("train", [*tiny, "ckpt=last"]))
     assert (tmp_path / "shards" / "train" / "manifest.json").stat().st_mtime_ns == before
     with pytest.raises(ConfigError, match="other overrides"):
-        train(compose("train", [*tiny, "ckpt=last", "curate=['source=synthetic','source.synthetic.posts=130']"]))
+        other = "curate=['source=synthetic','source.synthetic.posts=130']"
+        train(compose("train", [*tiny, "ckpt=last", other]))
 
 
 def test_processes_that_start_together_do_not_curate(tmp_path, monkeypatch):
@@ -255,6 +256,8 @@ def test_the_metrics_of_a_run_are_those_of_its_continuations_only(tmp_path):
         ("data.augment.hue=3.0", "hue"),
         ("+optim.learning_rate=1", "unknown key"),
         ("loss.positives=all", "loss.positives"),
+        ("save_untrained=no", "save_untrained: expected bool"),
+        ("seed=-1", "seed: expected int of at least 0"),
     ],
 )
 def test_a_mistake_gets_one_clear_line(shards, tmp_path, override, message):
