@@ -277,7 +277,7 @@ def test_pipeline_help_lists_groups_with_choices_and_keys(call, tmp_path, monkey
     for loss in ("clip", "multi_positive"):
         (tmp_path / "loss" / f"{loss}.yaml").touch()
     (tmp_path / "train.yaml").write_text(
-        "defaults:\n  - _self_\n  - loss: multi_positive\n  - optional debug: null\n"
+        "defaults:\n  - _self_\n  - loss@_global_: multi_positive\n  - optional debug: null\n"
         "\nseed: 3  # of everything\nsplit:  # shares\n  _target_: x.Y\n  val: 0.1\nhydra:\n  job: 1\n"
     )
     monkeypatch.setattr(pipeline, "config_dir", lambda: tmp_path)

@@ -24,7 +24,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder of everything that it writes.")] = Path("outputs/demo"),
-    posts: Annotated[int, typer.Option(min=50, help="Posts of the synthetic feed.")] = 1500,
+    posts: Annotated[int, typer.Option(min=200, help="Posts of the synthetic feed.")] = 1500,
     seed: Annotated[int, typer.Option(min=0, help="Of the feed and of the training.")] = 0,
 ) -> int:
     """Makes a feed of synthetic posts and runs the whole chain on it, from curation to search.

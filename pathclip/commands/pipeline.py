@@ -26,7 +26,8 @@ EXAMPLES = {
     "train": [
         "data.train=shards/train data.val=shards/val out=run",
         "data.train=shards/train model=lite loss=multi_positive optim.lr=1e-4",
-        "-m data.train=synthetic optim.lr=1e-4,1e-5 debug=tiny",
+        "experiment=demo out=outputs/first",
+        "-m optim.lr=1e-4,1e-5 debug=tiny",
     ],
     "evaluate": [
         "model=run/model task=lc25000 out=report",
@@ -94,7 +95,9 @@ def _groups(root: str) -> Iterable[tuple[str, str]]:
 
     Read by line, not by a YAML parser: the base install has none.
     """
-    for group, default in re.findall(r"^\s+- (?:optional |override )?/?([\w/]+): *(\w+)", root, re.MULTILINE):
+    for group, default in re.findall(
+        r"^\s+- (?:optional |override )?/?([\w/]+)(?:@\w+)?: *(\w+)", root, re.MULTILINE
+    ):
         choices = sorted(file.stem for file in (config_dir() / group).glob("*.yaml"))
         if group != "paths" and choices:
             yield group, ", ".join(f"[{choice}]" if choice == default else choice for choice in choices)
