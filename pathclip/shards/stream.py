@@ -80,12 +80,23 @@ class ShardStream(IterableDataset):
         self.batch_size, self.collate = batch_size, collate
         self.seed, self.shuffle_buffer = seed, shuffle_buffer
         self.rank, self.world = rank, world
-        self.position = Position()
+        # In shared memory: worker processes outlive an epoch and must learn where the next one begins.
+        self._place = torch.zeros(2, dtype=torch.int64).share_memory_()
         if self.steps < 1:
             raise DataError(
                 f"{', '.join(map(str, folders))}: {self.samples} samples are fewer than one batch of "
                 f"{batch_size} on each of {world} processes; lower data.batch_size"
             )
+
+    @property
+    def position(self) -> Position:
+        """Where the next pass begins; set before it."""
+        epoch, batch = self._place.tolist()
+        return Position(epoch, batch)
+
+    @position.setter
+    def position(self, position: Position) -> None:
+        self._place.copy_(torch.tensor([position.epoch, position.batch]))
 
     @property
     def samples(self) -> int:
@@ -248,7 +259,15 @@ class StreamLoader:
     def __init__(self, stream: ShardStream, position: Callable[[], Position], workers: int = 0):
         self.stream = stream
         self.position = position
-        self.workers = workers
+        # Workers are started once: one that is forked from a process in training shares its memory, and
+        # keeps a copy of every page that the training then writes to.
+        self._loader = torch.utils.data.DataLoader(
+            stream,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            persistent_workers=workers > 0,
+        )
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
@@ -264,13 +283,7 @@ class StreamLoader:
         if position.batch >= len(self):
             position = Position(position.epoch + 1, 0)
         self.stream.position = position
-        loader = torch.utils.data.DataLoader(
-            self.stream,
-            batch_size=None,
-            num_workers=self.workers,
-            prefetch_factor=2 if self.workers else None,
-        )
-        for batch in loader:
+        for batch in self._loader:
             if isinstance(batch, Fault):
                 raise batch.kind(batch.message)
             yield batch

@@ -108,3 +108,13 @@ def test_sizes_that_promise_too_much_are_noticed(folder):
 
 def test_the_loader_goes_on_to_the_next_epoch_when_one_is_finished(folder):
     assert epoch(folder, position=Position(0, 10)) == epoch(folder, position=Position(1, 0))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_workers_of_one_epoch_serve_the_next_one_too(folder, workers):
+    stream, place = ShardStream([folder], 4, keys_and_seed), [Position()]
+    loader = StreamLoader(stream, lambda: place[0], workers)
+    next(iter(loader))  # a pass that is broken off
+    for number in range(3):
+        place[0] = Position(number, number)
+        assert list(loader) == epoch(folder, position=place[0], collate=keys_and_seed)
