@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from PIL import Image
@@ -204,7 +205,7 @@ def _rules(curated: CurateResult) -> Section:
 
 def _pairs(curated: CurateResult) -> Section:
     samples = list(read_samples(curated.shards("train"), limit=400))[::40]
-    pictures = [(open_image(sample.image), sample.text[:90]) for sample in samples]
+    pictures = [(open_image(sample.image), shorten(sample.text, 90, placeholder=" …")) for sample in samples]
     return Section("Pairs that training sees", picture_grid(pictures, side=128), "As they lie in the shards.")
 
 

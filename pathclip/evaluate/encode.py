@@ -129,7 +129,7 @@ def _prepare(
             shown = colour.randomise_colour(image, colour.picture_seed(digest, seed))
         colours[variant] = colour.features(shown)
         for preprocess in wanted:
-            pixels[variant, preprocess] = preprocess.pixels(shown)
+            pixels[variant, preprocess] = preprocess.pixels(shown, name)
     return _Prepared(digest, colours, pixels)
 
 

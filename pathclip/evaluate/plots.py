@@ -105,7 +105,7 @@ def line_chart(
         if path:
             parts.append(f'<path class="line s{number % 6}" d="{" ".join(path)}"/>')
     parts.append(_small(left + (width - left - 20) / 2, height - 8, x_label, "middle"))
-    parts.append(_small(left, head - 4 + 14, y_label, "start") if y_label else "")
+    parts.append(_small(left - 8, head - 12, y_label, "end") if y_label else "")
     return _svg(width, height, parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -253,10 +254,10 @@ def _examples_section(
     html = ""
     for query, numbers in found.items():
         right = relevant.mask(query, query + 1)[0]
-        pictures = [
-            (open_image(contents[int(n)], name=pairs.paths[int(n)]), pairs.texts[int(n)][:90])
-            for n in numbers
-        ]
+        pictures = []
+        for n in map(int, numbers):
+            caption = shorten(pairs.texts[n], 90, placeholder=" …")
+            pictures.append((open_image(contents[n], name=pairs.paths[n]), caption))
         html += f"<h3>{report.escape(pairs.texts[query][:200])}</h3>"
         html += report.picture_grid(pictures, marks=[bool(right[int(n)]) for n in numbers])
     caption = (

@@ -10,10 +10,9 @@ from typing import Literal
 import pathclip
 from pathclip.errors import ConfigError
 from pathclip.evaluate.leaks import training_pictures
-from pathclip.model_folder import ModelFolder, open_model_folder
+from pathclip.model_folder import WEIGHTS, ModelFolder, open_model_folder
 from pathclip.runtime.encoder import Encoder, available_precisions
 
-WEIGHTS = "open_clip_model.safetensors"
 Role = Literal["model", "untrained"]
 
 

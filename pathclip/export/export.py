@@ -17,14 +17,13 @@ from pathclip.export.gate import ExportGateError, Gate, Prompts, Thresholds, com
 from pathclip.export.recipe import Recipe
 from pathclip.export.samples import Samples, read_calibration
 from pathclip.export.search import Chosen, quantize_best, variants
-from pathclip.model_folder import ModelFolder, open_model_folder, write_model_folder
+from pathclip.model_folder import WEIGHTS, ModelFolder, open_model_folder, write_model_folder
 from pathclip.runtime.classify import TEMPLATES, fill
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
 
 TOWERS = ("image", "text")
 COPIED = ("open_clip_config.json", "tokenizer.json", "text/config.json")
-WEIGHTS = "open_clip_model.safetensors"
 VALUES = {
     "model": str | int | None,
     "seed": int,

@@ -13,10 +13,9 @@ from torch import nn
 
 from pathclip import atomic
 from pathclip.errors import ModelFolderError
-from pathclip.model_folder import ModelFolder, read_json, write_model_folder
+from pathclip.model_folder import WEIGHTS, ModelFolder, read_json, write_model_folder
 
 CONFIG = "open_clip_config.json"
-WEIGHTS = "open_clip_model.safetensors"
 TOKENIZER = "tokenizer.json"
 TEXT_CONFIG = "text/config.json"
 
