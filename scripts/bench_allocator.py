@@ -6,7 +6,6 @@ python scripts/bench_allocator.py
 from __future__ import annotations
 
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -42,7 +41,9 @@ def main() -> None:
         for kind, rows in results.items():
             run = subprocess.run([sys.executable, __file__, kind], capture_output=True, text=True, check=True)
             rows.append(json.loads(run.stdout.splitlines()[-1]))
-    print(f"{platform.processor() or platform.machine()}: images per second of processor time")
+    from pathclip.export.gate import cpu_name
+
+    print(f"{cpu_name()}: images per second of processor time")
     for kind, rows in results.items():
         rate, peak = (statistics.median(row[key] for row in rows) for key in ("rate", "peak_gb"))
         print(f"{kind:8} {rate:6.1f} images/s   {peak:.2f} GB")
