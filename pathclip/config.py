@@ -200,9 +200,19 @@ def _type_name(hint: Any) -> str:
     """A type in the words of a message."""
     if hint is bool:
         return "bool (true or false)"
+    if hint is type(None):
+        return "None"
     if typing.get_origin(hint) is None and hasattr(hint, "__name__"):
         return str(hint.__name__)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        # What no config can hold, such as a tensor, would only puzzle.
+        choices = [choice for choice in typing.get_args(hint) if not _is_foreign(choice)]
+        return " | ".join(map(_type_name, choices))
     return str(hint).replace("typing.", "")
+
+
+def _is_foreign(hint: Any) -> bool:
+    return getattr(hint, "__module__", "").split(".")[0] in ("torch", "numpy")
 
 
 def _type_hints(target: Any) -> dict[str, Any]:

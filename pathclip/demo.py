@@ -223,7 +223,11 @@ def _loss(training: Path) -> Section:
 def _scores(evaluated: EvaluateResult) -> list[Section]:
     shown = [score for score in evaluated.scores if score.name in SHOWN]
     caption = "With 95 % intervals over groups; the other figures are in evaluation/report.html."
-    return [Section("Evaluation on posts later in time", score_table(shown), caption), *evaluated.sections]
+    summary = Section("Evaluation on posts later in time", score_table(shown), caption)
+    return [
+        summary,
+        *(section for section in evaluated.sections if not section.title.endswith(": retrieval")),
+    ]
 
 
 def _answers(paths: Sequence[Path], answers: Sequence[Sequence[Any]]) -> Section:
@@ -250,7 +254,7 @@ def _hits(found: dict[str, list[Hit]], folder: Path) -> list[Section]:
 
 
 def _times(clock: Clock) -> Section:
-    names, seconds = list(clock.seconds), list(clock.seconds.values())
+    names, seconds = list(clock.seconds), [round(value, 1) for value in clock.seconds.values()]
     return Section(
         "Where the time went", bar_chart(names, {"seconds": seconds}), f"{sum(seconds):.0f} s in all."
     )

@@ -112,7 +112,10 @@ def launch(
     except OSError as error:
         if error.errno not in _OF_THE_MACHINE:
             raise
-        print(f"pathclip {verb}: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        what = error.strerror
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            what = "a file, not a folder; name another out"
+        print(f"pathclip {verb}: {error.filename or 'writing'}: {what}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"pathclip {verb}: stopped", file=sys.stderr)
@@ -191,7 +194,9 @@ def _explain(verb: str, error: Exception, overrides: list[str]) -> str:
 
 def nearest_key(verb: str, key: str) -> str:
     """The hint with the nearest valid keys of the verb's default config."""
-    known = set(_keys(compose(verb)))
+    root = (config_dir() / f"{verb}.yaml").read_text(encoding="utf-8")
+    groups = {folder.name for folder in config_dir().iterdir() if f"- {folder.name}" in root}
+    known = {*_keys(compose(verb)), *groups}
     last = key.rsplit(".", 1)[-1]
     same_name = [name for name in known if name.rsplit(".", 1)[-1] == last]
     if same_name and key not in same_name:

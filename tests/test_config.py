@@ -221,3 +221,8 @@ def test_building_needs_neither_hydra_nor_torch():
         "sys.exit(any(m in sys.modules for m in ('hydra', 'omegaconf', 'torch')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_message_names_no_type_that_a_config_cannot_hold():
+    with pytest.raises(ConfigError, match=r"^optim\.lr: expected float, got 'abc'$"):
+        build({"_target_": "torch.optim.AdamW", "_partial_": True, "lr": "abc"}, "optim")

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 
@@ -5,6 +6,7 @@ import pytest
 
 from pathclip import launch
 from pathclip.errors import ConfigError
+from tests import tiny_shards
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,29 @@ def test_a_file_where_the_output_folder_should_be_is_one_line(tmp_path, verb):
     run = subprocess.run([*command, *given[verb]], capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr.startswith(f"pathclip {verb}: ") and run.stderr.count("\n") == 1
+
+
+def test_a_misspelt_group_gets_the_group():
+    with pytest.raises(ConfigError, match=r"Did you mean .*experiment"):
+        launch.compose("train", ["experimnt=demo"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_an_interrupted_training_says_that_it_stopped_and_how_to_go_on(tmp_path):
+    tiny_shards.write(tmp_path / "train", n=80)
+    command = [
+        *(sys.executable, "-m", "pathclip.train", "model=tiny", f"data.train={tmp_path / 'train'}"),
+        *(f"out={tmp_path / 'run'}", "data.batch_size=8", "trainer.max_epochs=500"),
+        "callbacks.checkpoints.every_n_steps=5",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("epoch 2 of 500: train/loss "):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert rest.splitlines()[-2:] == [
+        f"ckpt=last out={tmp_path / 'run'} goes on from the last checkpoint",
+        "pathclip train: stopped",
+    ]

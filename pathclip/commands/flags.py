@@ -16,6 +16,7 @@ from pathclip.errors import DataError
 if TYPE_CHECKING:
     from pathclip.runtime.encoder import Encoder
 
+INTERRUPTED = 130
 Precision = Annotated[str, typer.Option(help="auto, int8 or fp32; auto takes int8 where the folder has it.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads; by default the physical cores.", show_default=False)
@@ -43,6 +44,8 @@ def run(verb: str, arguments: Sequence[str], command: Callable[..., int], exampl
         status = app(args=list(arguments), prog_name=f"pathclip {verb}", standalone_mode=True)
     except SystemExit as exit_:  # typer's way to return a status
         status = exit_.code
+    if status == INTERRUPTED:  # typer has caught the interrupt, without a word
+        complain(f"pathclip {verb}: stopped")
     return int(status or 0)
 
 

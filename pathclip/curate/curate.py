@@ -71,7 +71,7 @@ def curate(cfg: Any) -> CurateResult:
         cfg: as `pathclip.launch.compose("curate", overrides)` gives it.
 
     Raises:
-        PathclipError: a wrong value, no dump, or two splits that share a picture.
+        PathclipError: a wrong value, no dump, two splits that share a picture, or not one pair left.
     """
     check_values(cfg, VALUES, at_least={"seed": 0, "limit": 1, "workers": 1, "samples_per_shard": 1})
     out = output_folder(cfg)
@@ -118,6 +118,8 @@ def curate(cfg: Any) -> CurateResult:
         atomic.write_json(staging / "funnel.json", counted | {"rules": [asdict(score) for score in scores]})
         _publish(staging, out)
     _tell(out, counted)
+    if not kept:
+        raise DataError(_nothing_left(dropped))
     return CurateResult(out, counts, counted, dropped, scores)
 
 
@@ -211,6 +213,17 @@ def _examples(
         if found:
             rows[reason] = found
     return rows
+
+
+def _nothing_left(dropped: Sequence[Dropped]) -> str:
+    """Which rule took most, and one row that it took; the reports have the rest."""
+    if not dropped:
+        return "not one pair is left: the dump holds no posts with pictures"
+    reason, count = Counter(row.reason for row in dropped).most_common(1)[0]
+    row = next(row for row in dropped if row.reason == reason)
+    return (
+        f"not one pair is left: {count} of {len(dropped)} rows fell by {reason}, as '{row.id}': {row.detail}"
+    )
 
 
 def _tell(out: Path, counted: Mapping[str, Any]) -> None:

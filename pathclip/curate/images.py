@@ -97,8 +97,7 @@ def find_image(media: Media, folder: Path) -> Path | None:
         if media.url:
             names.append(PurePosixPath(urlparse(media.url).path).name)
     for name in names:
-        parts = PurePosixPath(name).parts
-        if name and "\0" not in name and not PurePosixPath(name).is_absolute() and ".." not in parts:
+        if name and "\0" not in name and _is_below(name, folder):
             path = folder / name
             try:
                 if path.is_file():
@@ -108,15 +107,28 @@ def find_image(media: Media, folder: Path) -> Path | None:
     return None
 
 
+def _is_below(name: str, folder: Path) -> bool:
+    """Whether a name stays in the folder; an absolute one may, if it says so itself."""
+    path = PurePosixPath(name)
+    return ".." not in path.parts and (not path.is_absolute() or path.is_relative_to(folder.resolve()))
+
+
 def inspect_partition(media: Sequence[Media], folder: Path, settings: ImageSettings) -> list[Picture]:
     """Looks at some pictures: the pure function that the engine spreads over processes."""
-    return [inspect(find_image(one, folder), settings) for one in media]
+    missing = f"no such file below {folder}"
+    return [inspect(find_image(one, folder), settings, missing) for one in media]
 
 
-def inspect(path: Path | None, settings: ImageSettings) -> Picture:
-    """Looks at one picture; whatever is wrong with it is an answer, never an exception."""
+def inspect(path: Path | None, settings: ImageSettings, missing: str = "no such file") -> Picture:
+    """Looks at one picture; whatever is wrong with it is an answer, never an exception.
+
+    Args:
+        path: the file; None if there is none.
+        settings: what a picture must be.
+        missing: what to say where there is none.
+    """
     if path is None:
-        return Picture(None, "image_missing", "no such file in the folder of images")
+        return Picture(None, "image_missing", missing)
     try:
         if path.stat().st_size > settings.max_bytes:
             return Picture(str(path), "image_undecodable", f"larger than {settings.max_bytes >> 20} MiB")

@@ -34,7 +34,10 @@ def lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 _check_cells(file, reader.line_num, values, reader.fieldnames or [])
                 yield reader.line_num, values
     except FileNotFoundError:
-        raise DataError(f"{file}: no such table") from None
+        raise DataError(
+            f"{file}: no such table. The data of a task do not come with pathclip: name their folder by "
+            "PATHCLIP_SHARED_DATA, or the table itself in the config"
+        ) from None
     except IsADirectoryError:
         raise DataError(f"{file}: a folder, not a table") from None
     except UnicodeDecodeError:

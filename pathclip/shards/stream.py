@@ -82,10 +82,14 @@ class ShardStream(IterableDataset):
         self.rank, self.world = rank, world
         # In shared memory: worker processes outlive an epoch and must learn where the next one begins.
         self._place = torch.zeros(2, dtype=torch.int64).share_memory_()
+        where = ", ".join(map(str, folders))
+        if not self.samples:
+            raise DataError(f"{where}: no pairs in it")
         if self.steps < 1:
+            processes = f" on each of {world} processes" if world > 1 else ""
             raise DataError(
-                f"{', '.join(map(str, folders))}: {self.samples} samples are fewer than one batch of "
-                f"{batch_size} on each of {world} processes; lower data.batch_size"
+                f"{where}: {self.samples} samples are fewer than one batch of {batch_size}{processes}; "
+                "lower data.batch_size"
             )
 
     @property

@@ -90,9 +90,13 @@ class _Table:
     def _check(self, file: Path, row: Mapping[str, Any]) -> None:
         """Every column named in the config must be in the first row, or a typo would select nothing."""
         slots = {slot for template in self.captions for slot in _SLOT.findall(template)} - {"text"}
-        for column in (*self.roles.values(), *self.where, *slots):
+        named = {f"source.columns.{role}": column for role, column in self.roles.items()}
+        named |= {f"source.where.{column}": column for column in self.where}
+        named |= {f"source.captions: {{{slot}}}": slot for slot in slots}
+        for key, column in named.items():
             if column not in row:
-                raise ConfigError(f"{file}: there is no column '{column}'.{nearest(column, map(str, row))}")
+                hint = nearest(column, map(str, row))
+                raise ConfigError(f"{file}: there is no column '{column}' ({key}).{hint}")
 
     def _post(self, file: Path, number: int, row: Mapping[str, Any]) -> Post | Malformed:
         cell = {role: _text(row.get(column)) for role, column in self.roles.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 
@@ -87,9 +87,30 @@ def check_checkpoint(path: str, module: torch.nn.Module) -> None:
             )
 
 
+class EpochLines(ProgressBar):
+    """One line on stderr at the end of each epoch: for logs, where a bar would be thousands of lines."""
+
+    def disable(self) -> None:
+        """Nothing to do: only the first process prints."""
+
+    def enable(self) -> None:
+        """Likewise."""
+
+    def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+        """Epoch, and the losses after it."""
+        losses = [
+            f"{name} {float(trainer.callback_metrics[name]):.3f}"
+            for name in ("train/loss", "val/loss")
+            if name in trainer.callback_metrics
+        ]
+        of = f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+        if trainer.is_global_zero:
+            print(f"epoch {trainer.current_epoch + 1}{of}: {', '.join(losses)}", file=sys.stderr, flush=True)
+
+
 def progress_bar() -> Any:
     """Rich's bar with the time left where somebody looks; one line an epoch elsewhere."""
-    return RichProgressBar(leave=True) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=0)
+    return RichProgressBar(leave=True) if sys.stderr.isatty() else EpochLines()
 
 
 def csv_logger(out: str) -> CSVLogger:

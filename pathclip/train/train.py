@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
 from pathclip.shards.reader import shard_sizes
 from pathclip.train.allocator import keep_freed_memory
-from pathclip.train.callbacks import check_checkpoint, find_checkpoint, record_run
+from pathclip.train.callbacks import LAST, check_checkpoint, find_checkpoint, record_run
 from pathclip.train.task import ContrastiveTask
 
 CURATED_WITH = "curated_with.json"
@@ -67,8 +68,11 @@ def train(cfg: Any) -> TrainResult:
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*Total length of .* across ranks is zero.*")  # no data.val
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # locked towers
 
+    # What may be wrong in the config is found before any long work.
+    loss, optimizer, schedule = (build(cfg[key], key) for key in ("loss", "optim", "schedule"))
     towers: Towers = build(cfg.model, "model")
     data = build(
         {**cfg.data, **_shard_folders(cfg, out)},
@@ -79,12 +83,7 @@ def train(cfg: Any) -> TrainResult:
         limit=cfg.limit,
     )
     data.stream()  # too few pairs for one batch: say so before the long work
-    task = ContrastiveTask(
-        towers,
-        loss=build(cfg.loss, "loss"),
-        optimizer=build(cfg.optim, "optim"),
-        schedule=build(cfg.schedule, "schedule"),
-    )
+    task = ContrastiveTask(towers, loss, optimizer, schedule)
     if cfg.save_untrained:
         towers.save(Path(out) / "untrained", {"name": f"{towers.name}, untrained", "prompts": _prompts(cfg)})
 
@@ -106,6 +105,10 @@ def train(cfg: Any) -> TrainResult:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except FloatingPointError as error:
         raise PathclipError(str(error)) from None
+    except SystemExit:  # what Lightning makes of an interrupt
+        if (Path(out) / "checkpoints" / LAST).is_file():
+            print(f"ckpt=last out={out} goes on from the last checkpoint", file=sys.stderr)
+        raise KeyboardInterrupt from None
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     model = Path(out) / "model"

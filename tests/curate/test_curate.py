@@ -307,6 +307,27 @@ def test_a_wrong_value_is_told_by_its_key(tmp_path, override, error, message):
         run(overrides, override)
 
 
+def test_a_run_that_leaves_no_pair_says_what_took_them(tmp_path):
+    overrides = write_feed(tmp_path, [tweet(1, "A fine lipoma #BSTpath", "3_1")], {})
+    with pytest.raises(
+        DataError, match=r"1 of 1 rows fell by image_missing, as '1_3_1': no such file below "
+    ):
+        run(overrides)
+    assert (tmp_path / "out" / "funnel.json").is_file()
+
+
+def test_absolute_paths_of_a_table_are_followed_below_the_folder_of_images_only(tmp_path):
+    (tmp_path / "images").mkdir()
+    for place in ("images/in.jpg", "out.jpg"):
+        (tmp_path / place).write_bytes(jpeg(tissue(1 if place == "out.jpg" else 2)))
+    rows = "".join(f"{tmp_path / place},a fine lipoma\n" for place in ("images/in.jpg", "out.jpg"))
+    (tmp_path / "table.csv").write_text(f"image,text\n{rows}")
+    table = [f"source.posts={tmp_path / 'table.csv'}", f"source.images={tmp_path / 'images'}"]
+    result = run(["source=table", *table, f"out={tmp_path / 'shards'}", "workers=1"])
+    assert len(samples(result.out)) == 1
+    assert list(reasons(result.out).values()) == ["image_missing"]
+
+
 def test_a_dump_that_nobody_named_is_told_with_an_example():
     with pytest.raises(ConfigError, match=r"pathclip curate source=twitter source\.posts=dump\.jsonl"):
         run([])
