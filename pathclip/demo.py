@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -77,7 +78,7 @@ def demo(out: Path, posts: int = 1500, seed: int = 0, overrides: Sequence[str] =
     """
     clock = Clock()
     shards = out / "shards"
-    _remove_run(out / "training")
+    _remove_run(out / "training", shards)
     with clock.stage("curate"):
         curated = curate(
             compose(
@@ -158,10 +159,13 @@ def _classes() -> dict[str, list[str]]:
     return {str(name): [str(wording) for wording in wordings] for name, wordings in task.classes.items()}
 
 
-def _remove_run(folder: Path) -> None:
-    """Removes the training of an earlier demo; a folder that is no run stays, and `train` will say so."""
-    if (folder / "run.json").is_file():
-        shutil.rmtree(folder)
+def _remove_run(folder: Path, shards: Path) -> None:
+    """Removes the training of an earlier demo; a run on other shards stays, and `train` says so."""
+    record = folder / "run.json"
+    if record.is_file():
+        trained_on = json.loads(record.read_text(encoding="utf-8"))["config"]["data"]["train"]
+        if trained_on == str(shards / "train"):
+            shutil.rmtree(folder)
 
 
 def _unpack(shards: Path, folder: Path) -> list[Path]:

@@ -72,20 +72,13 @@ def decide(members: Sequence[Member], settings: SplitSettings) -> By:
     """What the pairs are divided by: what was asked for, or with 'auto' what they bring.
 
     'auto' never passes over what only some pairs have: a prescribed test set or the order of time would be
-    lost because of one incomplete row.
-
-    Raises:
-        DataError: 'auto', and some pairs but not all have a prescribed split, or else a date.
+    lost because of one incomplete row. `split` then refuses the pairs that lack it.
     """
     if settings.by != "auto":
         return settings.by
     if any(member.prescribed for member in members):
-        _refuse_without_split(members)
         return "source"
-    if any(member.created_at for member in members):
-        _refuse_without_date(members)
-        return "time"
-    return "hash"
+    return "time" if any(member.created_at for member in members) else "hash"
 
 
 def split(members: Sequence[Member], settings: SplitSettings) -> list[str]:
