@@ -41,11 +41,15 @@ class Post:
         conversation: id of the first post of the thread.
         metrics: likes, reposts … by name.
         hashtags: without the mark, as written.
-        flags: any of 'retweet', 'quote', 'sensitive', 'withheld', 'edited', 'deleted'.
+        flags: any of 'retweet', 'quote', 'sensitive', 'withheld', 'edited', 'deleted', and 'referenced' where
+            the post came along with another that answers, quotes or repeats it.
         licence: of text and pictures, where the source states one.
         case: patient, case or source slide, where the source has one: pairs of one case are never split.
         label: class name, where the source has one; used for evaluation only, never for training.
         split: the split that the source itself prescribes, where it does.
+        versions: ids of all versions of an edited post, this one included, the oldest first; empty where
+            it was never edited.
+        quotes: id of the post that this one quotes.
     """
 
     id: str
@@ -64,6 +68,8 @@ class Post:
     case: str | None = None
     label: str | None = None
     split: str | None = None
+    versions: tuple[str, ...] = ()
+    quotes: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,23 @@ class Malformed:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """A sound record of a dump that is no post: a count, an error of the API, a deletion.
+
+    Attributes:
+        file: the dump's file name.
+        line: 1-based line number.
+        kind: 'count', 'error', 'deletion' …: what it is, in one word.
+        deleted: ids of posts that it says were deleted or withdrawn.
+    """
+
+    file: str
+    line: int
+    kind: str
+    deleted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """One picture with one text: a training sample.
 
@@ -89,12 +112,16 @@ class Pair:
         id: post id and media key, unique in the data set and usable as a file name.
         image_sha256: of the image bytes as found.
         text: cleaned caption.
-        post: id of the post.
+        post: id of the post that the text is from.
         group: what must never be split: one post's images, its thread, near-duplicates, one case.
         source: platform or data set.
         created_at: ISO 8601 in UTC, or None.
         licence: where known.
         label: class name, where the source has one (evaluation only).
+        pictured: id of the post that the picture is from, where the text answers another post.
+        depends_on: ids of all posts whose deletion takes the pair along, in each of their versions: its own,
+            that of the picture, those that it answers up to the first of the thread.
+        flags: what was seen in the picture: 'panels', 'browser' ….
     """
 
     id: str
@@ -106,6 +133,9 @@ class Pair:
     created_at: str | None = None
     licence: str | None = None
     label: str | None = None
+    pictured: str | None = None
+    depends_on: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +146,13 @@ class Dropped:
         id: post id, or pair id from the first image rule on.
         reason: reason code of the rule, 'retweet', 'near_duplicate' ….
         detail: what the rule saw, for the audit.
+        post: id of the post that the row is of; '' for a line that holds none.
     """
 
     id: str
     reason: str
     detail: str = ""
+    post: str = ""
 
 
 @dataclass(frozen=True, slots=True)

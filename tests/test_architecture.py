@@ -44,8 +44,8 @@ LIGHT = [
 ]
 COMMAND_LINE = ["commands", "cli", "__main__"]
 HEAVY = {"torch", "torchvision", "lightning", "hydra", "omegaconf", "open_clip", "timm", "transformers"}
-# Curation ends with writing shards; the format's two sides stand together in `shards`.
-EXCEPTIONS = {("curate", "pathclip.shards.writer")}
+# Curation writes shards and rewrites those that hold deleted posts; both sides of the format are in `shards`.
+EXCEPTIONS = {("curate", "pathclip.shards.writer"), ("curate", "pathclip.shards.reader")}
 # `pathclip.load(…, runtime="torch")`, inside the function.
 ROOT_MAY_IMPORT = {
     "pathclip.errors",

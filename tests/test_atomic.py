@@ -50,11 +50,33 @@ def test_a_reader_never_sees_a_part(tmp_path, monkeypatch):
     assert (tmp_path / "a.txt").read_text() == "new"
 
 
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
+def test_a_staged_file_that_fails_leaves_the_old_one_and_no_other(tmp_path, fault):
+    atomic.write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(fault), atomic.staged_file(tmp_path / "a.txt") as staged:
+        staged.write_text("half")
+        assert (tmp_path / "a.txt").read_text() == "old"
+        raise fault
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_staged_file_takes_its_place_whole(tmp_path):
+    with atomic.staged_file(tmp_path / "x" / "a.txt") as staged:
+        assert staged.parent == tmp_path / "x"
+        staged.write_text("new")
+    assert [p.name for p in (tmp_path / "x").iterdir()] == ["a.txt"]
+    assert (tmp_path / "x/a.txt").read_text() == "new"
+
+
 def test_others_of_the_machine_may_read_what_is_written(tmp_path):
     atomic.write_text(tmp_path / "a.txt", "a")
     with atomic.staged_folder(tmp_path / "b"):
         pass
+    with atomic.staged_file(tmp_path / "c.txt"):
+        pass
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "c.txt").stat().st_mode & 0o777 == 0o644
     assert (tmp_path / "b").stat().st_mode & 0o777 == 0o755
 
 

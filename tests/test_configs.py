@@ -8,9 +8,11 @@ import json
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from pathclip.config import build, config_dir
 from pathclip.curate.source import open_source
+from pathclip.curate.withdraw import withdraw_from
 from pathclip.errors import ConfigError
 from pathclip.evaluate.encode import VARIANTS
 from pathclip.evaluate.retrieval import DEFINITIONS
@@ -23,7 +25,6 @@ from pathclip.launch import compose
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
 from pathclip.shards.writer import Sample, write_shards
-from pathclip.sources import read_posts
 from pathclip.sources.synthetic_tiles import CLASSES
 from pathclip.types import Post
 from tests import tiny_shards
@@ -181,15 +182,15 @@ def test_every_experiment_opens_with_its_command(experiment):
 
 
 def build_rules(cfg):
-    for key in ("rules", "text", "images", "dedup"):
+    for key in ("rules", "text", "images", "fetch", "dedup", "engine"):
         build(cfg[key], key)
     build(cfg.split, "split", seed=cfg.seed)
 
 
 def read(cfg, out):
     """The first rows of a source as posts, by way of its config."""
-    source = open_source(cfg.source, out, limit=60)
-    rows = list(read_posts(source.platform, source.posts, **source.options))
+    source = open_source(OmegaConf.to_container(cfg.source, resolve=True), out, limit=60)
+    rows = [row for file in source.dump.files for row in source.dump.read(file)]
     return [row for row in rows if isinstance(row, Post)]
 
 
@@ -198,14 +199,73 @@ def test_every_set_of_rules_builds(rules):
     build_rules(compose("curate", [f"rules={rules}"]))
 
 
-@pytest.mark.parametrize("source", options("source"))
+@pytest.mark.parametrize("engine", options("engine"))
+def test_every_engine_builds(engine):
+    cfg = compose("curate", [f"engine={engine}", "workers=3"])
+    built = build(cfg.engine, "engine")
+    assert (built.kind, built.workers) == (engine, 3)
+
+
+TEXT = "a benign naevus"
+ARTICLE = f"""<article><front><article-meta>
+<article-id pub-id-type="pmc">1</article-id></article-meta></front>
+<body><fig id="f1"><caption><p>{TEXT}</p></caption><graphic xlink:href="f1.jpg"
+xmlns:xlink="http://www.w3.org/1999/xlink"/></fig></body></article>"""
+BLUESKY = {
+    "uri": "at://did:plc:abc/app.bsky.feed.post/1",
+    "cid": "c1",
+    "author": {"did": "did:plc:abc", "handle": "a.example.org"},
+    "record": {"$type": "app.bsky.feed.post", "text": TEXT, "createdAt": "2024-01-01T00:00:00.000Z"},
+    "indexedAt": "2024-01-01T00:00:00.000Z",
+}
+STATUS = {
+    "id": "1",
+    "uri": "https://example.org/1",
+    "created_at": "2024-01-01T00:00:00.000Z",
+    "content": f"<p>{TEXT}</p>",
+    "account": {"id": "7", "acct": "a"},
+    "media_attachments": [],
+}
+TWEET = {"id": "1", "text": TEXT, "created_at": "2022-01-01T00:00:00.000Z"}
+# What the smallest dump of a source is: the name of its file and its content.
+DUMPS = {
+    "bluesky": ("posts.jsonl", json.dumps(BLUESKY)),
+    "figures": ("1.nxml", ARTICLE),
+    "mastodon": ("posts.jsonl", json.dumps(STATUS)),
+    "table": ("table.csv", f"image,text\n1.jpg,{TEXT}\n"),
+    "twitter": ("tweets.jsonl", json.dumps({"data": [TWEET]})),
+}
+
+
+@pytest.mark.parametrize("source", [name for name in options("source") if name != "shards"])
 def test_every_source_reads(source, tmp_path):
-    (tmp_path / "table.csv").write_text("image,text\n1.jpg,a benign naevus\n")
-    tweet = {"id": "1", "text": "a benign naevus", "created_at": "2022-01-01T00:00:00.000Z"}
-    (tmp_path / "tweets.jsonl").write_text(json.dumps({"data": [tweet]}) + "\n")
-    posts = {"table": "table.csv", "twitter": "tweets.jsonl"}
-    named = [f"source.posts={tmp_path / posts[source]}"] if source in posts else []
-    assert read(compose("curate", [f"source={source}", *named]), tmp_path)
+    named = []
+    if source in DUMPS:
+        name, content = DUMPS[source]
+        (tmp_path / name).write_text(content + "\n")
+        named = [f"source.posts={tmp_path / name}"]
+    posts = read(compose("curate", [f"source={source}", *named]), tmp_path)
+    assert posts and (source == "synthetic" or [post.text for post in posts] == [TEXT])
+
+
+def test_the_source_of_a_withdrawal_composes_and_its_run_writes_nothing_elsewhere(tmp_path):
+    tiny_shards.write(tmp_path / "shards", n=4)
+    (tmp_path / "gone.txt").write_text("s0001\n")
+    cfg = compose(
+        "curate",
+        [
+            *("source=shards", f"source.posts={tmp_path / 'shards'}"),
+            f"source.tombstones={tmp_path / 'gone.txt'}",
+        ],
+    )
+    assert withdraw_from(cfg).shards == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"shards", "gone.txt"}
+
+
+@pytest.mark.parametrize("source", options("source"))
+def test_every_source_opens_with_its_command(source):
+    lines = (config_dir() / "source" / f"{source}.yaml").read_text().splitlines()
+    assert any(line.startswith(f"# pathclip curate source={source}") for line in lines[:4])
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from pathclip.launch import launch
 
 def _run(cfg: Any) -> None:
     from pathclip.curate.curate import curate
+    from pathclip.curate.withdraw import withdraw_from
 
-    curate(cfg)
+    withdraw_from(cfg) if cfg.source.get("platform") == "shards" else curate(cfg)
 
 
 if __name__ == "__main__":

@@ -3,39 +3,57 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
-import shutil
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pathclip
 from pathclip import atomic
-from pathclip.config import build, check_values, output_folder
+from pathclip.config import build, check_values, data_dir, output_folder
 from pathclip.curate import report
 from pathclip.curate.dedup import DedupSettings
-from pathclip.curate.engine import map_partitions
-from pathclip.curate.funnel import RuleScore, audit, funnel, write_dropped
-from pathclip.curate.images import ImageSettings, Picture, inspect_partition
-from pathclip.curate.pairs import Kept, make_pairs
-from pathclip.curate.rules import REASONS, RuleSettings
-from pathclip.curate.select import Candidate, Selection, select
-from pathclip.curate.source import Source, open_source
-from pathclip.curate.split import SPLITS, Member, SplitSettings, check_leaks, decide, split
+from pathclip.curate.divide import divide
+from pathclip.curate.download import download
+from pathclip.curate.embed import open_model
+from pathclip.curate.engine import Engine
+from pathclip.curate.examples import draw_examples
+from pathclip.curate.fetch_policy import FetchSettings
+from pathclip.curate.funnel import RuleScore, audit, count, read_dropped, write_dropped
+from pathclip.curate.image_files import Changed, PictureFiles, index_tar
+from pathclip.curate.images import ImageSettings
+from pathclip.curate.ledger import UNFINISHED, Ledger
+from pathclip.curate.look import look
+from pathclip.curate.pairs import make_pairs
+from pathclip.curate.pathology import WEIGHTS
+from pathclip.curate.publish import forget, publish, publish_reports, stage_shards, sweep
+from pathclip.curate.rules import RuleSettings
+from pathclip.curate.select import select
+from pathclip.curate.source import Source, identify, open_source
+from pathclip.curate.split import SplitSettings
 from pathclip.curate.text import TextCleaner
+from pathclip.curate.vocabulary import file_hashes
+from pathclip.curate.withdraw import refuse_half_done
 from pathclip.errors import DataError
+from pathclip.model_folder import CARD
 from pathclip.progress import track
-from pathclip.shards.writer import Sample, replace_shards, write_shards
-from pathclip.sources import read_posts
-from pathclip.types import Dropped, Post
+from pathclip.types import Dropped, Malformed, Notice
 
-# Beside the shards; `funnel.json` comes last and says that all the others are there.
-REPORTS = ("dropped.parquet", "report.html", "funnel.json")
-VALUES = {"seed": int, "limit": int | None, "workers": int | None, "samples_per_shard": int}
+VALUES = {
+    "seed": int,
+    "limit": int | None,
+    "samples_per_shard": int,
+    "download": bool,
+    "pictures": str | None,
+}
+# What decides the pairs; where and by how many processes they are made does not.
+DECIDING = ("rules", "text", "images", "dedup", "split", "seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +64,18 @@ class CurateResult:
         out: its folder, with train/, val/ and test/, funnel.json, dropped.parquet and report.html.
         pairs: split → pairs in it.
         funnel: the content of funnel.json.
-        dropped: every row that fell, with its reason.
         scores: of each rule, where the source's truth is known; else empty.
     """
 
     out: Path
     pairs: Mapping[str, int]
     funnel: Mapping[str, Any]
-    dropped: tuple[Dropped, ...]
     scores: tuple[RuleScore, ...]
+
+    @property
+    def dropped(self) -> list[Dropped]:
+        """Every row that fell, with its reason."""
+        return read_dropped(self.out / "dropped.parquet")
 
     def shards(self, name: str) -> Path:
         """The folder of the shards of 'train', 'val' or 'test'."""
@@ -64,8 +85,9 @@ class CurateResult:
 def curate(cfg: Any) -> CurateResult:
     """Curates a dump as the config says and writes shards, funnel and report.
 
-    The same config and dump give the same bytes, whatever the number of workers. What an earlier run left
-    in `out` is replaced at the end, all together; until then a failure leaves it as it was.
+    The same config and dump give the same bytes, whatever the engine and its number of workers. What an
+    earlier run left in `out` is replaced at the end, all together; until then a failure leaves it as it was.
+    A run that was killed goes on where it stopped when the same command is given again.
 
     Args:
         cfg: as `pathclip.launch.compose("curate", overrides)` gives it.
@@ -73,54 +95,64 @@ def curate(cfg: Any) -> CurateResult:
     Raises:
         PathclipError: a wrong value, no dump, two splits that share a picture, or not one pair left.
     """
-    check_values(cfg, VALUES, at_least={"seed": 0, "limit": 1, "workers": 1, "samples_per_shard": 1})
+    check_values(cfg, VALUES, at_least={"seed": 0, "limit": 1, "samples_per_shard": 1})
     out = output_folder(cfg)
+    engine: Engine = build(_node(cfg, "engine"), "engine")
     rules: RuleSettings = build(_node(cfg, "rules"), "rules")
     cleaner: TextCleaner = build(_node(cfg, "text"), "text")
     images: ImageSettings = build(_node(cfg, "images"), "images")
+    fetching: FetchSettings = build(_node(cfg, "fetch"), "fetch")
     dedup: DedupSettings = build(_node(cfg, "dedup"), "dedup")
     splitting: SplitSettings = build(_node(cfg, "split"), "split", seed=cfg.seed)
-    source = open_source(_node(cfg, "source"), out, cfg.limit)
+    downloads = (Path(cfg.pictures) if cfg.pictures else out / "pictures").absolute()
 
-    posts = list(_read(source, cfg.limit))
-    selection = select(posts, rules, cleaner, source.deleted)
-    candidates = source.labelled(selection.candidates)
-    pictures = _look(candidates, source.images, images, cfg.workers)
-    kept, pairs_dropped = make_pairs(candidates, pictures, dedup)
+    if dedup.model:
+        open_model(dedup.model)  # what is wrong with it is better told now
+    deciding = _deciding(cfg)
+    refuse_half_done(out)
+    with _plain_errors(out), Ledger(out / UNFINISHED, _key(cfg, deciding, out)) as ledger:
+        refuse_half_done(out)
+        sweep(out)
+        with ledger.stage("feed") as todo:
+            source = open_source(_node(cfg, "source"), out, cfg.limit, draw=todo)
+        read(ledger, source, cfg.limit)
+        select(ledger, rules, cleaner, source.deleted | _deleted(ledger), source.labels, engine)
+        files = _pictures(ledger, source.images)
+        if cfg.download:
+            download(ledger, files, downloads, fetching)
+        look(ledger, files, images, engine)
+        make_pairs(ledger, dedup)
+        split_by = divide(ledger, splitting, dedup)
+        stage_shards(ledger, cfg.samples_per_shard)
+        funnel, scores = _report(ledger, cfg, source, files, split_by)
+        if not funnel["pairs"]["kept"]:
+            nothing_left = _nothing_left(ledger)
+            publish_reports(ledger, out / "nothing_left")  # earlier shards stay as they are
+        else:
+            pairs, nothing_left = publish(ledger, out, _hash(deciding)), ""
+    forget(out / UNFINISHED)
+    _tell(out / "nothing_left" if nothing_left else out, funnel)
+    if nothing_left:
+        raise DataError(nothing_left)
+    return CurateResult(out, pairs, funnel, scores)
 
-    members = [_member(one) for one in kept]
-    splits = split(members, splitting)
-    check_leaks(members, splits, None if dedup.near_duplicates == "off" else dedup.max_distance)
 
-    dropped = (*selection.dropped, *pairs_dropped)
-    counts = {name: Counter(splits)[name] for name in SPLITS}
-    counted = funnel(
-        selection.read,
-        selection.dropped,
-        selection.kept,
-        len(candidates),
-        pairs_dropped,
-        len(kept),
-        counts,
-        decide(members, splitting),
-    )
-    scores = tuple(audit(dropped, source.truth)) if source.truth and cfg.limit is None else ()
-    examples = _examples(posts, selection, candidates, pictures, kept, dropped)
-    config_hash = _hash(
-        {key: _node(cfg, key) for key in ("rules", "text", "images", "dedup", "split", "seed")}
-    )
-    with _staging(out) as staging:
-        for name in SPLITS:
-            chosen = [one for one, its in zip(kept, splits, strict=True) if its == name]
-            write_shards(staging / name, _samples(chosen, name), cfg.samples_per_shard, config_hash)
-        write_dropped(staging / "dropped.parquet", dropped)
-        atomic.write_text(staging / "report.html", report.render(counted, examples, scores, cfg.seed))
-        atomic.write_json(staging / "funnel.json", counted | {"rules": [asdict(score) for score in scores]})
-        _publish(staging, out)
-    _tell(out, counted)
-    if not kept:
-        raise DataError(_nothing_left(dropped))
-    return CurateResult(out, counts, counted, dropped, scores)
+def read(ledger: Ledger, source: Source, limit: int | None = None) -> None:
+    """Reads the dump into the ledger, file by file."""
+    with ledger.stage("read", ["post", "version", "appearance", "dump_file", "notice", "tombstone"]) as todo:
+        if not todo:
+            return
+        left = limit
+        for file in source.dump.files:
+            items = track(source.dump.read(file), f"Reading {file.name}")
+            name = os.fsencode(file.name).decode("utf-8", "replace")
+            for other in ledger.posts.add(name, islice(items, left), source.dump.repeats):
+                if isinstance(other, Malformed):
+                    ledger.drop("read", [Dropped(f"{other.file}:{other.line}", "malformed", other.reason)])
+                else:
+                    _notice(ledger, other)
+            if limit is not None and (left := limit - _found(ledger)) <= 0:
+                break
 
 
 def _node(cfg: Any, key: str) -> Any:
@@ -130,99 +162,103 @@ def _node(cfg: Any, key: str) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
-def _read(source: Source, limit: int | None) -> Iterator[Any]:
-    items = read_posts(source.platform, source.posts, **source.options)
-    return islice(track(items, "Reading posts"), limit)
+def _deciding(cfg: Any) -> dict[str, Any]:
+    """What decides the pairs: settings, and the hashes of the files that they name."""
+    settings = {key: _node(cfg, key) for key in DECIDING}
+    files = {f"rules.{key}": value for key, value in file_hashes(settings["rules"]).items()}
+    if settings["images"]["pathology"]:
+        files["images.pathology"] = atomic.sha256_file(data_dir() / WEIGHTS)
+    if settings["dedup"]["model"]:
+        files["dedup.model"] = atomic.sha256_file(Path(settings["dedup"]["model"]) / CARD)
+    return settings | {"files": files}
 
 
-def _look(
-    candidates: Sequence[Candidate], folder: Path, settings: ImageSettings, workers: int | None
-) -> list[Picture]:
-    """What is seen of each candidate's picture; one that several captions share is looked at once."""
-    media = list(dict.fromkeys(candidate.media for candidate in candidates))
-    look = partial(inspect_partition, folder=folder, settings=settings)
-    seen = track(map_partitions(look, media, workers), "Looking at pictures", total=len(media))
-    by_media = dict(zip(media, seen, strict=True))
-    return [by_media[candidate.media] for candidate in candidates]
-
-
-def _member(one: Kept) -> Member:
-    pair = one.pair
-    return Member(pair.id, pair.group, pair.created_at, one.prescribed, pair.image_sha256, one.picture.hashes)
-
-
-def _samples(kept: Sequence[Kept], name: str) -> Iterator[Sample]:
-    for one in track(kept, f"Writing {name}"):
-        try:
-            content = Path(str(one.picture.path)).read_bytes()
-        except OSError as error:
-            raise DataError(f"{one.picture.path}: gone since it was looked at ({error.strerror})") from None
-        if hashlib.sha256(content).hexdigest() != one.pair.image_sha256:
-            raise DataError(f"{one.picture.path}: changed since it was looked at; run again")
-        seen = {
-            "width": one.picture.width,
-            "height": one.picture.height,
-            "phash": f"{one.picture.hashes[0]:016x}",
-        }
-        yield Sample(one.pair.id, content, one.pair.text, asdict(one.pair) | seen)
-
-
-@contextlib.contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A folder in `out` for what is not whole yet; one that a killed run has left is emptied first."""
-    staging = out / ".unfinished"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _publish(staging: Path, out: Path) -> None:
-    """Replaces what an earlier run left; its reports go first, so that they never lie beside other shards."""
-    for name in REPORTS:
-        (out / name).unlink(missing_ok=True)
-    replace_shards({staging / name: out / name for name in SPLITS})
-    for name in REPORTS:
-        (staging / name).replace(out / name)
+def _key(cfg: Any, deciding: Mapping[str, Any], out: Path) -> str:
+    """Names a run: another dump, other settings or another version begin anew."""
+    more = {key: _node(cfg, key) for key in ("limit", "samples_per_shard", "download", "pictures", "fetch")}
+    return _hash([pathclip.__version__, deciding, more, identify(_node(cfg, "source"), out)])
 
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _examples(
-    posts: Sequence[Any],
-    selection: Selection,
-    candidates: Sequence[Candidate],
-    pictures: Sequence[Picture],
-    kept: Sequence[Kept],
-    dropped: Sequence[Dropped],
-) -> dict[str, list[report.Example]]:
-    texts = {post.id: post.text for post in posts if isinstance(post, Post)}
-    texts |= {candidate.id: candidate.text for candidate in candidates}
-    paths = {candidate.id: picture.path for candidate, picture in zip(candidates, pictures, strict=True)}
-    rows = {"kept": [report.Example(o.pair.id, o.pair.text, o.pair.group, o.picture.path) for o in kept]}
-    for reason in REASONS:
-        found = [
-            report.Example(row.id, texts.get(row.id, ""), row.detail, paths.get(row.id))
-            for row in dropped
-            if row.reason == reason
-        ]
-        if found:
-            rows[reason] = found
-    return rows
+def _notice(ledger: Ledger, notice: Notice) -> None:
+    ledger.database.execute("insert into notice (kind) values (?)", (notice.kind,))
+    ledger.database.executemany(
+        "insert or ignore into tombstone values (?)", ((name,) for name in notice.deleted)
+    )
 
 
-def _nothing_left(dropped: Sequence[Dropped]) -> str:
+def _found(ledger: Ledger) -> int:
+    return sum(row.found + row.malformed + row.other for row in ledger.posts.counts())
+
+
+def _deleted(ledger: Ledger) -> frozenset[str]:
+    """Ids that the dump itself says were deleted."""
+    return frozenset(name for (name,) in ledger.rows("select id from tombstone"))
+
+
+def _pictures(ledger: Ledger, source: Path) -> PictureFiles:
+    source = source.absolute()  # the workers of a cluster may have another working folder
+    if source.is_dir():
+        return PictureFiles(source)
+    index = ledger.folder.absolute() / "pictures.sqlite"
+    with ledger.stage("index") as todo:
+        if todo:
+            index_tar(source, index)
+    return PictureFiles(source, index)
+
+
+def _report(
+    ledger: Ledger, cfg: Any, source: Source, files: PictureFiles, split_by: str
+) -> tuple[dict[str, Any], tuple[RuleScore, ...]]:
+    """Writes the reports beside the ledger."""
+    funnel = count(ledger, split_by) | {"version": pathclip.__version__, "source": source.dump.platform}
+    known = source.truth is not None and cfg.limit is None
+    scores = tuple(audit(ledger.dropped(), source.truth)) if known and source.truth else ()
+    with ledger.stage("reports") as todo:
+        if todo:
+            write_dropped(ledger.folder / "dropped.parquet", ledger.dropped())
+            page = report.render(funnel, draw_examples(ledger, files, cfg.seed), scores)
+            atomic.write_text(ledger.folder / "report.html", page)
+            atomic.write_json(ledger.folder / "funnel.json", funnel | {"rules": [asdict(s) for s in scores]})
+    return funnel, scores
+
+
+def _nothing_left(ledger: Ledger) -> str:
     """Which rule took most, and one row that it took; the reports have the rest."""
-    if not dropped:
+    query = "select reason, count(*) n, id, detail from dropped group by reason order by n desc, min(number)"
+    row = next(ledger.rows(query), None)
+    if row is None:
         return "not one pair is left: the dump holds no posts with pictures"
-    reason, count = Counter(row.reason for row in dropped).most_common(1)[0]
-    row = next(row for row in dropped if row.reason == reason)
-    return (
-        f"not one pair is left: {count} of {len(dropped)} rows fell by {reason}, as '{row.id}': {row.detail}"
+    (total,) = ledger.database.execute("select count(*) from dropped").fetchone()
+    reason, taken, name, detail = row
+    return f"not one pair is left: {taken} of {total} rows fell by {reason}, as '{name}': {detail}"
+
+
+@contextlib.contextmanager
+def _plain_errors(out: Path) -> Iterator[None]:
+    """Says in words what stops the ledger; forgets it where it is worth nothing."""
+    try:
+        yield
+    except Changed:
+        forget(out / UNFINISHED)
+        raise
+    except sqlite3.OperationalError as error:
+        if "full" not in str(error) and "I/O" not in str(error):
+            raise
+        raise _full(out, error) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _full(out, error) from None
+
+
+def _full(out: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{out}: no space left on this disk ({error}); free some and give the same command again: "
+        "it goes on where it stopped"
     )
 
 
@@ -231,6 +267,6 @@ def _tell(out: Path, counted: Mapping[str, Any]) -> None:
     print(
         f"{posts['read']} rows read, {posts['kept']} posts kept, "
         f"{pairs['kept']} pairs, split by {counted['split_by']}: "
-        + ", ".join(f"{name} {count}" for name, count in splits.items())
+        + ", ".join(f"{name} {part['pairs']}" for name, part in splits.items())
     )
     print(f"report: {out / 'report.html'}")

@@ -1,86 +1,42 @@
-"""Finds pictures that were posted before, exactly or turned, mirrored, resized and re-encoded."""
+"""How pictures and captions that were posted before are treated, and the groups that they make."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import cache
-from itertools import combinations
 from typing import Literal
 
-BITS = 64
-BANDS = 4
-_BAND_BITS = BITS // BANDS
-_MASK = (1 << _BAND_BITS) - 1
+MOST_BITS = 12  # hashes of different pictures differ in about 32 of 64 bits; beyond this, chance sets in
 
 
 @dataclass(frozen=True, slots=True)
 class DedupSettings:
-    """How pictures that were seen before are treated.
+    """How pictures and captions that were seen before are treated.
 
     Attributes:
         near_duplicates: 'drop' the later one; 'group' keeps both and never splits them; 'off' does not look.
         max_distance: bits in which the hashes of near-duplicates may differ, of 64.
+        captions: 'group' never splits pairs of one author with nearly the same caption; 'off' does not look.
+        min_caption_words: shorter captions are like many others and are not compared.
+        min_caption_similarity: share of three-word sequences that two captions must have in common (Jaccard).
+        model: folder of an exported model whose embeddings find near-duplicates besides; None for none.
+        min_cosine: of the embeddings of near-duplicates.
     """
 
     near_duplicates: Literal["drop", "group", "off"] = "drop"
     max_distance: int = 6
+    captions: Literal["group", "off"] = "group"
+    min_caption_words: int = 8
+    min_caption_similarity: float = 0.8
+    model: str | None = None
+    min_cosine: float = 0.97
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_distance < 3 * BANDS:
-            raise ValueError(f"max_distance is {self.max_distance}; it must be from 0 to {3 * BANDS - 1}")
-
-
-class HashIndex:
-    """Finds 64-bit hashes within a Hamming distance without comparing all pairs.
-
-    Multi-index hashing (Norouzi, Punjani & Fleet 2012): if two hashes differ in at most d bits, then in one
-    of four bands of 16 bits they differ in at most d // 4. Looking up every band with that many bits turned
-    finds them all; the cost of one look-up does not grow with pairs that are far apart.
-    """
-
-    def __init__(self, max_distance: int):
-        self._max_distance = max_distance
-        self._tables: list[dict[int, list[int]]] = [{} for _ in range(BANDS)]
-        self._hashes: list[int] = []
-
-    def add(self, value: int) -> int:
-        """Adds a hash and returns its number, counted from 0."""
-        number = len(self._hashes)
-        self._hashes.append(value)
-        for band, table in enumerate(self._tables):
-            table.setdefault(value >> (band * _BAND_BITS) & _MASK, []).append(number)
-        return number
-
-    def near(self, values: Iterable[int]) -> list[tuple[int, int]]:
-        """Hashes near any of `values`, as (distance, number), the nearest and then the oldest first.
-
-        Args:
-            values: the hashes of one picture, one per flip and rotation.
-        """
-        best: dict[int, int] = {}
-        for value in values:
-            for number in self._candidates(value):
-                distance = (value ^ self._hashes[number]).bit_count()
-                if distance <= self._max_distance:
-                    best[number] = min(distance, best.get(number, BITS))
-        return sorted((distance, number) for number, distance in best.items())
-
-    def _candidates(self, value: int) -> Iterator[int]:
-        for band, table in enumerate(self._tables):
-            part = value >> (band * _BAND_BITS) & _MASK
-            for change in _changes(self._max_distance // BANDS):
-                yield from table.get(part ^ change, ())
-
-
-@cache
-def _changes(radius: int) -> tuple[int, ...]:
-    """All ways to turn up to `radius` bits of a band."""
-    return tuple(
-        sum(1 << bit for bit in bits)
-        for count in range(radius + 1)
-        for bits in combinations(range(_BAND_BITS), count)
-    )
+        if not 0 <= self.max_distance < MOST_BITS:
+            raise ValueError(f"max_distance is {self.max_distance}; it must be from 0 to {MOST_BITS - 1}")
+        for name in ("min_caption_similarity", "min_cosine"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0 and at most 1")
 
 
 class Groups:
@@ -101,20 +57,8 @@ class Groups:
 
     def join(self, one: str, other: str) -> None:
         """Puts both into one group."""
+        if one == other:
+            return
         first, second = sorted((str(self.find(one)), str(self.find(other))))
-        self._parent[second] = first
-
-
-def near_pairs(hashes: Sequence[Sequence[int]], max_distance: int) -> Iterator[tuple[int, int, int]]:
-    """Pairs of near-duplicates as (later, earlier, distance), for a sequence of pictures.
-
-    Args:
-        hashes: of each picture the hashes of its flips and rotations; the first as it lies.
-        max_distance: in bits.
-    """
-    index = HashIndex(max_distance)
-    for later, values in enumerate(hashes):
-        if values:
-            for distance, earlier in index.near(values):
-                yield later, earlier, distance
-        index.add(values[0] if values else -1 & ((1 << BITS) - 1))
+        if first != second:
+            self._parent[second] = first

@@ -2,90 +2,102 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pathclip import atomic
+from pathclip.curate.ledger import Ledger
 from pathclip.curate.rules import REASONS
+from pathclip.curate.split import SPLITS
 from pathclip.errors import DataError
+from pathclip.sources.distinct import in_batches
 from pathclip.types import Dropped
 
-PAIR_REASONS = REASONS[REASONS.index("duplicate_pair") :]
+_PICTURES = REASONS.index("duplicate_pair")
+# A malformed line is found in reading, a repeated post before any rule is asked.
+POST_REASONS = ("malformed", "repeated", *REASONS[1:_PICTURES])
+PAIR_REASONS = REASONS[_PICTURES:]
+_SEEN = "select 1 from picture p where p.media = c.media"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One rule of the funnel: how many rows it dropped, and how many were left after it."""
-
-    reason: str
-    dropped: int
-    left: int
-
-
-def steps(rows: int, dropped: Iterable[Dropped], kept: int) -> list[Step]:
-    """The rules in their order with what each dropped; rules that dropped nothing included.
+def count(ledger: Ledger, split_by: str) -> dict[str, Any]:
+    """The content of `funnel.json`: posts → kept posts, their pictures → pairs, pairs → splits.
 
     Raises:
-        AssertionError: `rows` is not the sum of all that was dropped and kept: a row was lost.
+        AssertionError: what was read is not the sum of all that was dropped and kept: a row was lost.
     """
-    counts = Counter(row.reason for row in dropped)
-    found = []
-    left = rows
-    for reason in (*REASONS, *sorted(counts.keys() - set(REASONS))):
-        left -= counts[reason]
-        found.append(Step(reason, counts[reason], left))
-    if left != kept:
-        raise AssertionError(f"the funnel does not add up: {rows} rows, {left} left, but {kept} kept")
-    return found
 
+    def number(query: str) -> int:
+        return int(ledger.database.execute(query).fetchone()[0])
 
-def funnel(
-    read: int,
-    posts_dropped: Sequence[Dropped],
-    posts_kept: int,
-    candidates: int,
-    pairs_dropped: Sequence[Dropped],
-    pairs_kept: int,
-    splits: Mapping[str, int],
-    split_by: str,
-) -> dict[str, Any]:
-    """The content of `funnel.json`: posts → kept posts, their pictures → pairs, pairs → splits."""
+    files = ledger.posts.counts()
+    malformed, found = sum(file.malformed for file in files), sum(file.found for file in files)
+    fell = dict(
+        ledger.rows("select reason, count(*) from dropped where stage in ('read', 'select') group by reason")
+    )
+    # A post stands in a dump as often as it was collected, answered and edited.
+    repeated = found - len(ledger.posts)
+    kept = int(ledger.get("posts kept") or 0)
+    lost = dict(ledger.rows("select reason, count(*) from dropped where stage = 'pairs' group by reason"))
+    pictures = number("select count(*) from candidate c join picture p on p.media = c.media")
+    pairs = number("select count(*) from pair")
+    if unseen := number(f"select count(*) from candidate c where not exists ({_SEEN})"):
+        raise AssertionError(f"the funnel does not add up: nobody looked at {unseen} pictures")
     return {
-        "posts": _part(read, posts_dropped, posts_kept, None),
-        "pairs": _part(candidates, pairs_dropped, pairs_kept, PAIR_REASONS),
-        "splits": dict(splits),
+        "posts": _part(found + malformed, {"repeated": repeated} | fell, kept, POST_REASONS),
+        "pairs": _part(pictures, lost, pairs, PAIR_REASONS),
+        "splits": {name: _split(ledger, name) for name in SPLITS},
         "split_by": split_by,
+        "leak_check": "passed",
+        "files": [asdict(file) for file in files],
+        "notices": dict(ledger.rows("select kind, count(*) from notice group by kind order by kind")),
+        "flags": _flags(ledger),
     }
 
 
-def _part(rows: int, dropped: Sequence[Dropped], kept: int, only: Sequence[str] | None) -> dict[str, Any]:
-    found = [
-        {"reason": step.reason, "dropped": step.dropped, "left": step.left}
-        for step in steps(rows, dropped, kept)
-        if step.dropped or (step.reason in PAIR_REASONS) == (only is not None)
-    ]
-    return {"read": rows, "steps": found, "kept": kept}
+def _part(rows: int, dropped: Mapping[str, int], kept: int, reasons: Sequence[str]) -> dict[str, Any]:
+    """The rules in their order with what each dropped and what was left; also those that dropped nothing."""
+    steps, left = [], rows
+    for reason in (*reasons, *sorted(dropped.keys() - set(reasons))):
+        left -= dropped.get(reason, 0)
+        steps.append({"reason": reason, "dropped": dropped.get(reason, 0), "left": left})
+    if left != kept:
+        raise AssertionError(f"the funnel does not add up: {rows} rows, {left} left, but {kept} kept")
+    return {"read": rows, "steps": steps, "kept": kept}
 
 
-def write_dropped(path: Path, dropped: Sequence[Dropped]) -> None:
-    """Writes id, reason and detail of every dropped row as Parquet."""
+def _split(ledger: Ledger, name: str) -> dict[str, Any]:
+    query = (
+        "select count(*), count(distinct p.grp), min(c.created_at), max(c.created_at) "
+        "from pair p join candidate c on c.number = p.candidate where p.split = ?"
+    )
+    pairs, groups, first, last = ledger.database.execute(query, (name,)).fetchone()
+    return {"pairs": pairs, "groups": groups, "first": first, "last": last}
+
+
+def _flags(ledger: Ledger) -> dict[str, int]:
+    query = (
+        "select f.value, count(*) from pair p join candidate c on c.number = p.candidate "
+        "join picture i on i.media = c.media and i.panel = p.panel, json_each(i.flags) f "
+        "group by f.value order by f.value"
+    )
+    return dict(ledger.rows(query))
+
+
+def write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:
+    """Writes id, reason, detail and post of every dropped row as Parquet, some thousand rows at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table(
-        {
-            name: pa.array([getattr(row, name) for row in dropped], pa.string())
-            for name in ("id", "reason", "detail")
-        }
-    )
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    atomic.write_bytes(path, buffer.getvalue())
+    names = [field.name for field in fields(Dropped)]
+    schema = pa.schema([(name, pa.string()) for name in names])
+    with atomic.staged_file(path) as staged, pq.ParquetWriter(staged, schema, compression="zstd") as writer:
+        for rows in in_batches(dropped, 50_000):
+            columns = [pa.array([getattr(row, name) for row in rows], pa.string()) for name in names]
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def read_dropped(path: Path) -> list[Dropped]:
@@ -94,15 +106,22 @@ def read_dropped(path: Path) -> list[Dropped]:
     Raises:
         DataError: no such file, or not such a table.
     """
+    return list(read_rows(path))
+
+
+def read_rows(path: Path) -> Iterator[Dropped]:
+    """Yields the rows of `read_dropped`, some thousand at a time in memory."""
     import pyarrow.parquet as pq
 
+    names = [field.name for field in fields(Dropped)]
     try:
-        rows = pq.read_table(path, columns=["id", "reason", "detail"]).to_pylist()
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=names):
+                yield from (Dropped(**row) for row in batch.to_pylist())
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; `pathclip curate` writes it") from None
     except Exception as error:  # pyarrow's own exceptions, none of which says which file
         raise DataError(f"{path}: not a table of dropped rows ({error})") from error
-    return [Dropped(**row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

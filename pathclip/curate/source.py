@@ -1,16 +1,23 @@
-"""What the config's `source` names: a dump, its folder of images, tombstones, and labels for evaluation."""
+"""What the config's `source` names: a dump, its pictures, tombstones, and labels for evaluation."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pathclip.curate.select import Candidate
 from pathclip.errors import ConfigError, DataError
+from pathclip.sources import Dump, open_dump
 
+_REMARK = re.compile(r"(?:^|\s)#.*")
+# What a curation leaves in its folder, and what is there while it works.
+WRITTEN = (
+    *("train", "val", "test", "feed", "pictures", "nothing_left", ".unfinished", ".withdrawal", ".hydra"),
+    *("funnel.json", "dropped.parquet", "report.html", "withdrawals.jsonl", "launch.log"),
+)
 OWN_KEYS = ("platform", "posts", "images", "tombstones", "synthetic")
 
 
@@ -19,44 +26,59 @@ class Source:
     """A dump ready to be read.
 
     Attributes:
-        platform: of `read_posts`.
-        posts: file or folder.
-        images: folder of the pictures.
-        options: of the platform's reader.
+        dump: its files.
+        images: folder or tar of the pictures.
         deleted: ids that were deleted since the dump was made.
         truth: `truth.jsonl` of a synthetic feed, else None.
         labels: media key → class name, for evaluation only.
     """
 
-    platform: str
-    posts: Path
+    dump: Dump
     images: Path
-    options: Mapping[str, Any] = field(default_factory=dict)
     deleted: frozenset[str] = frozenset()
     truth: Path | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def labelled(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The candidates with their labels, where labels are known apart from the posts."""
-        return [replace(c, label=self.labels.get(c.media.key, c.label)) for c in candidates]
+
+def identify(node: Mapping[str, Any], out: Path) -> Any:
+    """What tells one source from another: the config, and names, sizes and times of its files.
+
+    Args:
+        node: of the config.
+        out: folder of the run; what it has written itself is no part of the dump.
+
+    Raises:
+        ConfigError: no posts named, an unknown platform or option.
+        DataError: a file or folder that does not exist.
+    """
+    if node.get("synthetic"):
+        return dict(node)
+    source = _named(node, out)
+    files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in source.dump.files]
+    if source.images.is_file():
+        files.append((str(source.images), source.images.stat().st_size, source.images.stat().st_mtime_ns))
+    return {"config": dict(node), "files": files, "deleted": sorted(source.deleted)}
 
 
-def open_source(node: Mapping[str, Any], out: Path, limit: int | None = None) -> Source:
-    """Checks the config's `source`; a synthetic feed is made first, into `out`/feed.
+def open_source(node: Mapping[str, Any], out: Path, limit: int | None = None, draw: bool = True) -> Source:
+    """Opens the config's `source`; a synthetic feed is made first, into `out`/feed.
 
     Args:
         node: platform, posts, images, tombstones, and the options of the platform's reader.
         out: folder of the run.
         limit: posts to read at most; no larger feed is made.
+        draw: whether to make the feed; else it is there.
 
     Raises:
-        ConfigError: no posts named.
+        ConfigError: no posts named, an unknown platform or option.
         DataError: a file or folder that does not exist.
     """
+    return _synthetic(node["synthetic"], out, limit, draw) if node.get("synthetic") else _named(node, out)
+
+
+def _named(node: Mapping[str, Any], out: Path) -> Source:
     options = {name: value for name, value in node.items() if name not in OWN_KEYS and value is not None}
     platform = str(node.get("platform", ""))
-    if node.get("synthetic"):
-        return _synthetic(node["synthetic"], out, limit)
     if not node.get("posts") or node["posts"] == "???":
         raise ConfigError(
             f"source.posts: name the dump: pathclip curate source={platform} source.posts=dump.jsonl "
@@ -66,38 +88,50 @@ def open_source(node: Mapping[str, Any], out: Path, limit: int | None = None) ->
     if not posts.exists():
         raise DataError(f"source.posts={posts}: no such file or folder")
     images = Path(str(node["images"])) if node.get("images") else (posts if posts.is_dir() else posts.parent)
-    if not images.is_dir():
-        raise DataError(f"source.images={images}: no such folder")
+    if not images.exists():
+        raise DataError(f"source.images={images}: no such folder or tar")
     tombstones = node.get("tombstones")
     deleted = read_tombstones(Path(str(tombstones))) if tombstones else frozenset()
-    return Source(platform, posts, images, options, deleted)
+    dump = open_dump(platform, posts, **options)
+    files = tuple(file for file in dump.files if not _is_ours(file, out))
+    if not files:
+        raise DataError(f"source.posts={posts}: holds nothing but what a curation into {out} has written")
+    return Source(replace(dump, files=files), images, deleted)
 
 
-def _synthetic(node: Mapping[str, Any], out: Path, limit: int | None) -> Source:
-    from pathclip.sources.synthetic import make_feed
+def _is_ours(file: Path, out: Path) -> bool:
+    """Whether a file is one that curating into `out` writes, where that lies in the folder of the dump."""
+    file, out = file.absolute(), out.absolute()
+    return file.is_relative_to(out) and file.relative_to(out).parts[:1] in {(name,) for name in WRITTEN}
+
+
+def _synthetic(node: Mapping[str, Any], out: Path, limit: int | None, draw: bool) -> Source:
+    from pathclip.sources.synthetic import Feed, make_feed
     from pathclip.sources.synthetic_plan import FEWEST_POSTS
 
     count = int(node["posts"])
     if limit is not None:
         count = max(min(count, limit), FEWEST_POSTS)
     try:
-        feed = make_feed(out / "feed", posts=count, seed=int(node["seed"]))
+        feed = make_feed(out / "feed", count, int(node["seed"])) if draw else Feed.at(out / "feed")
     except ValueError as error:
         raise ConfigError(f"source.synthetic: {error}") from None
     rows = (json.loads(line) for line in feed.truth.read_text(encoding="utf-8").splitlines())
     labels = {row["id"]: row["label"] for row in rows if row["kind"] == "media" and row["label"]}
     deleted = read_tombstones(feed.tombstones)
-    return Source("twitter", feed.posts, feed.images, {}, deleted, feed.truth, labels)
+    return Source(open_dump("twitter", feed.posts), feed.images, deleted, feed.truth, labels)
 
 
 def read_tombstones(path: Path) -> frozenset[str]:
-    """Ids of deleted posts, one per line; what follows a '#' is a remark.
+    """Ids of deleted posts, one per line; what follows a '#' at the start or after a space is a remark.
 
     Raises:
-        DataError: no such file.
+        DataError: no such file, or not one of text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise DataError(f"source.tombstones={path}: no such file") from None
-    return frozenset(stripped for line in lines if (stripped := line.split("#")[0].strip()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"source.tombstones={path}: not a text file of ids ({error})") from None
+    return frozenset(stripped for line in lines if (stripped := _REMARK.sub("", line).strip()))

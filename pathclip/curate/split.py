@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pathclip.curate.dedup import near_pairs
+import numpy as np
+from numpy.typing import NDArray
+
+from pathclip.curate.near import Near
 from pathclip.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -57,7 +60,6 @@ class Member:
         created_at: ISO 8601 in UTC, None if unknown.
         prescribed: split that the source prescribes, None if none.
         sha256: of the image.
-        hashes: perceptual hashes of the image's flips and rotations.
     """
 
     id: str
@@ -65,7 +67,6 @@ class Member:
     created_at: str | None
     prescribed: str | None
     sha256: str
-    hashes: tuple[int, ...] = ()
 
 
 def decide(members: Sequence[Member], settings: SplitSettings) -> By:
@@ -163,13 +164,17 @@ def _name_at(share: float, settings: SplitSettings) -> str:
     return "val" if share < settings.test + settings.val - rounding else "train"
 
 
-def check_leaks(members: Sequence[Member], splits: Sequence[str], max_distance: int | None = None) -> None:
+def check_leaks(
+    members: Sequence[Member],
+    splits: Sequence[str],
+    near: Callable[[NDArray[np.int64]], Iterable[Near]] = lambda groups: (),
+) -> None:
     """Fails if two splits share a group, an image or a near-duplicate.
 
     Args:
         members: all pairs.
         splits: of each.
-        max_distance: bits in which near-duplicates differ at most; None leaves them unchecked.
+        near: from a group of each pair to near-duplicates in different groups; looks for none by default.
 
     Raises:
         DataError: names the two pairs.
@@ -180,17 +185,18 @@ def check_leaks(members: Sequence[Member], splits: Sequence[str], max_distance: 
             other = first.setdefault(getattr(member, what), number)
             if splits[other] != splits[number]:
                 _leak(members[other], splits[other], member, splits[number], f"the same {what}")
-    if max_distance is None:
-        return
-    for later, earlier, distance in near_pairs([member.hashes for member in members], max_distance):
-        if splits[later] != splits[earlier]:
-            how = f"nearly the same image ({distance} of 64 bits)"
-            _leak(members[earlier], splits[earlier], members[later], splits[later], how)
+    # Within a split there is nothing to find: it counts as one group.
+    for found in near(np.array([SPLITS.index(name) for name in splits], np.int64)):
+        connected: dict[int, int] = {}
+        for number, label in enumerate(found.label.tolist()):
+            other = connected.setdefault(label, number)
+            if splits[other] != splits[number]:
+                _leak(members[other], splits[other], members[number], splits[number], "nearly the same image")
 
 
 def _leak(one: Member, its: str, other: Member, others: str, how: str) -> None:
     raise DataError(
-        f"leak: '{one.id}' in {its} and '{other.id}' in {others} have {how}. "
-        "Give both one split in the source, let split.by=time or split.by=hash divide by groups, "
-        "or let dedup.near_duplicates=drop remove one"
+        f"leak: '{one.id}' in {its} and '{other.id}' in {others} have {how}. Give both one split in the "
+        "source, leave one out, or let split.by=time or split.by=hash divide by groups. A group is a thread "
+        "or a case with all others that show one of its pictures, also one that was dropped as a duplicate"
     )

@@ -147,6 +147,7 @@ def thumbnail(image: Image.Image, side: int = 120) -> str:
     """The picture as a `data:` URL, JPEG, with its longest side at most `side` pixels; no metadata."""
     small = image.convert("RGB")
     small.thumbnail((side, side))
+    small.info = {}  # a comment of the file would be written along
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=82)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -80,54 +80,67 @@ def write_shards(
     seen: set[str] = set()
     for number, chunk in enumerate(_chunks(samples, samples_per_shard)):
         for sample in chunk:
-            if not _KEY.fullmatch(sample.key):
-                raise DataError(f"sample key {sample.key!r}: only letters, digits, '_' and '-', at most 200")
             if sample.key in seen:
                 raise DataError(f"sample key {sample.key!r} occurs twice")
             seen.add(sample.key)
-        name = f"{number:06d}.tar"
-        content = _tar(chunk)
-        atomic.write_bytes(folder / name, content)
+        name = shard_name(number)
+        hashes[name] = write_shard(folder / name, chunk)
         sizes[name] = len(chunk)
-        hashes[name] = hashlib.sha256(content).hexdigest()
-    manifest = Manifest(folder, sum(sizes.values()), sizes, hashes, config_hash)
-    atomic.write_json(folder / SIZES, sizes)
-    atomic.write_json(
-        folder / MANIFEST,
-        {
-            "schema_version": SCHEMA_VERSION,
-            "samples": manifest.samples,
-            "shards": {name: {"samples": sizes[name], "sha256": hashes[name]} for name in sizes},
-            "config_hash": config_hash,
-        },
-    )
+    manifest = write_manifest(folder, sizes, hashes, config_hash)
     for stale in folder.glob("[0-9]*.tar"):
         if stale.name not in sizes:
             stale.unlink()
     return manifest
 
 
-def replace_shards(staged: Mapping[Path, Path]) -> None:
-    """Moves shards to where earlier ones may lie, so that no kill leaves a mixture that looks whole.
+def shard_name(number: int) -> str:
+    """File name of a shard: `000000.tar` for 0."""
+    return f"{number:06d}.tar"
 
-    The earlier `sizes.json` of every folder goes before the first move and the new ones come last: a folder
-    whose shards are not all there is one that readers refuse. Files that are no shards stay.
+
+def write_shard(path: Path, samples: Iterable[Sample]) -> str:
+    """Writes one shard, whole or not at all, and returns its SHA-256 in hex; holds one sample at a time.
+
+    Raises:
+        DataError: a key that cannot be a file name.
+    """
+    with atomic.staged_file(path) as staged:
+        with tarfile.open(staged, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for sample in samples:
+                if not _KEY.fullmatch(sample.key):
+                    raise DataError(
+                        f"sample key {sample.key!r}: only letters, digits, '_' and '-', at most 200"
+                    )
+                meta = json.dumps(dict(sample.meta), sort_keys=True, ensure_ascii=False)
+                _add(tar, f"{sample.key}.{image_suffix(sample.image)}", sample.image)
+                _add(tar, f"{sample.key}.json", meta.encode())
+                _add(tar, f"{sample.key}.txt", sample.text.encode())
+        digest = atomic.sha256_file(staged)
+    return digest
+
+
+def write_manifest(
+    folder: Path, sizes: Mapping[str, int], sha256: Mapping[str, str], config_hash: str = ""
+) -> Manifest:
+    """Writes what makes shards readable, `sizes.json` last: before it is there, readers refuse the folder.
 
     Args:
-        staged: folder that `write_shards` wrote → folder to move its files to, on the same file system.
+        folder: of the shards.
+        sizes: shard → samples.
+        sha256: shard → hash.
+        config_hash: of the config that produced them.
     """
-    for target in staged.values():
-        for name in (SIZES, MANIFEST):
-            (target / name).unlink(missing_ok=True)
-    for source, target in staged.items():
-        target.mkdir(parents=True, exist_ok=True)
-        for earlier in target.glob("[0-9]*.tar"):
-            earlier.unlink()
-        for shard in sorted(source.glob("[0-9]*.tar")):
-            shard.replace(target / shard.name)
-        (source / MANIFEST).replace(target / MANIFEST)
-    for source, target in staged.items():
-        (source / SIZES).replace(target / SIZES)
+    atomic.write_json(
+        folder / MANIFEST,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "samples": sum(sizes.values()),
+            "shards": {name: {"samples": sizes[name], "sha256": sha256[name]} for name in sizes},
+            "config_hash": config_hash,
+        },
+    )
+    atomic.write_json(folder / SIZES, dict(sizes))
+    return Manifest(folder, sum(sizes.values()), dict(sizes), dict(sha256), config_hash)
 
 
 def _chunks(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
@@ -139,17 +152,6 @@ def _chunks(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
             chunk = []
     if chunk:
         yield chunk
-
-
-def _tar(samples: list[Sample]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for sample in samples:
-            meta = json.dumps(dict(sample.meta), sort_keys=True, ensure_ascii=False)
-            _add(tar, f"{sample.key}.{image_suffix(sample.image)}", sample.image)
-            _add(tar, f"{sample.key}.json", meta.encode())
-            _add(tar, f"{sample.key}.txt", sample.text.encode())
-    return buffer.getvalue()
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -1,7 +1,8 @@
 """Posts of every platform, read one by one; and a synthetic feed whose truth is known.
 
-Adding a platform is one module with a function `read(path, **options)`, one line in `READERS` here, and a
-config in `conf/source/` that names it and its options.
+Adding a platform is one module with `SUFFIXES` and a function `read(file, **options)`, a word in `PLATFORMS`,
+and a config in `conf/source/` that names it and its options. The function checks its options when it is
+called and yields posts, and what else the file holds, as it goes.
 """
 
 from __future__ import annotations
@@ -9,39 +10,96 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pathclip.config import nearest
 from pathclip.errors import ConfigError
-from pathclip.types import Malformed, Post
+from pathclip.sources.distinct import DistinctPosts
+from pathclip.sources.dumps import find_dumps
+from pathclip.types import Malformed, Notice, Post
 
-READERS = {
-    "twitter": "pathclip.sources.twitter",
-    "table": "pathclip.sources.table",
-}
+PLATFORMS = ("twitter", "bluesky", "mastodon", "table", "figures")
+Item = Post | Malformed | Notice
 
 
-def read_posts(platform: str, path: str | Path, **options: Any) -> Iterator[Post | Malformed]:
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """The files of one platform's dump, in the order of their names, ready to be read.
+
+    Attributes:
+        platform: one of `PLATFORMS`.
+        files: to be read one after another.
+        options: of the platform's `read`.
+        repeats: posts of the same id are different ones, as rows of a table are.
+    """
+
+    platform: str
+    files: tuple[Path, ...]
+    options: dict[str, Any]
+    repeats: bool = False
+
+    def read(self, file: Path) -> Iterator[Item]:
+        """Reads one of the files; a post that the dump holds twice comes out twice."""
+        return _module(self.platform).read(file, **self.options)
+
+
+def open_dump(platform: str, path: str | Path, **options: Any) -> Dump:
+    """Finds the files of a dump and checks the options, before anything is read.
+
+    Args:
+        platform: one of `PLATFORMS`.
+        path: a file, or a folder that is searched with its sub-folders.
+        **options: of the platform's `read`.
+
+    Raises:
+        ConfigError: an unknown platform or option, or a wrong value.
+        DataError: `path` does not exist or holds no dump.
+    """
+    if platform not in PLATFORMS:
+        raise ConfigError(f"source.platform: '{platform}' is unknown.{nearest(platform, PLATFORMS)}")
+    module = _module(platform)
+    parameters = inspect.signature(module.read).parameters
+    known = [name for name in parameters if name not in ("file", "root")]
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"source.{name}: unknown key.{nearest(name, known)}")
+    path = Path(path)
+    if "root" in parameters:  # paths of pictures are told from there
+        options["root"] = path if path.is_dir() else path.parent
+    files = tuple(find_dumps(path, module.SUFFIXES))
+    dump = Dump(platform, files, options, getattr(module, "REPEATS", False))
+    dump.read(dump.files[0])  # its options are checked here, before the first post is asked for
+    return dump
+
+
+def read_posts(platform: str, path: str | Path, **options: Any) -> Iterator[Item]:
     """Reads a dump of one platform.
 
     Args:
-        platform: 'twitter' or 'table'.
+        platform: one of `PLATFORMS`.
         path: a file, or a folder whose dumps are read in the order of their names.
         **options: of the platform's `read`.
 
     Yields:
-        Posts, each distinct one once, and a `Malformed` for each line that holds none.
+        First a `Malformed` for each line that holds nothing known and a `Notice` for each record that is no
+        post, then the posts: each distinct one once, of an edited one the last version.
 
     Raises:
         ConfigError: an unknown platform or option; raised at once, not at the first post.
         DataError: `path` does not exist or holds no dump; raised at once.
     """
-    if platform not in READERS:
-        raise ConfigError(f"source.platform: '{platform}' is unknown.{nearest(platform, READERS)}")
-    read = importlib.import_module(READERS[platform]).read
-    known = [name for name in inspect.signature(read).parameters if name != "path"]
-    for name in options:
-        if name not in known:
-            raise ConfigError(f"source.{name}: unknown key.{nearest(name, known)}")
-    return read(Path(path), **options)
+    return _distinct(open_dump(platform, path, **options))
+
+
+def _distinct(dump: Dump) -> Iterator[Item]:
+    with DistinctPosts() as posts:
+        for file in dump.files:
+            yield from posts.add(file.name, dump.read(file), dump.repeats)
+        yield from posts
+
+
+def _module(platform: str) -> ModuleType:
+    return importlib.import_module(f"pathclip.sources.{platform}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +25,7 @@ from pathclip.atomic import staged_folder
 from pathclip.errors import DataError
 from pathclip.progress import track
 from pathclip.runtime.cores import available_cores
+from pathclip.runtime.processes import end_with_parent
 from pathclip.sources.synthetic_distractors import draw_distractor
 from pathclip.sources.synthetic_pages import MALFORMED_LINES, POSTS_PER_PAGE, page
 from pathclip.sources.synthetic_plan import (
@@ -66,6 +68,24 @@ class Feed:
     tombstones: Path
     counts: dict[str, int]
 
+    @classmethod
+    def at(cls, folder: Path) -> Feed:
+        """A feed that `make_feed` has written before.
+
+        Raises:
+            DataError: it is not there.
+        """
+        try:
+            lines = (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            raise DataError(f"{folder}: no synthetic feed in this folder") from None
+        return cls._of(folder, [json.loads(line) for line in lines])
+
+    @classmethod
+    def _of(cls, folder: Path, truth: Sequence[dict[str, Any]]) -> Feed:
+        posts, images = folder / "posts.jsonl", folder / "images"
+        return cls(folder, posts, images, folder / "truth.jsonl", folder / "tombstones.txt", _count(truth))
+
 
 def make_feed(
     folder: Path, posts: int = 1500, seed: int = 0, size: int = 160, workers: int | None = None
@@ -99,14 +119,7 @@ def make_feed(
         truth = [*_truth(plans), *(_row("line", str(number), "", "malformed") for number in broken)]
         rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in truth)
         (staging / "truth.jsonl").write_text(rows, "utf-8", newline="\n")
-    return Feed(
-        folder,
-        folder / "posts.jsonl",
-        folder / "images",
-        folder / "truth.jsonl",
-        folder / "tombstones.txt",
-        _count(truth),
-    )
+    return Feed._of(folder, truth)
 
 
 def _check_folder(folder: Path) -> None:
@@ -177,7 +190,7 @@ def _draw_all(pictures: Sequence[Picture], folder: Path, size: int, workers: int
         return
     # Spawned, not forked: the caller may hold threads (torch), and a fork of those can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, end_with_parent, (os.getpid(),)) as pool:
         for _ in track(pool.map(draw, pictures, chunksize=16), "Drawing the feed", total=len(pictures)):
             pass
 

@@ -35,7 +35,7 @@ NOISE: dict[str, float] = {
     "reply_not_most_liked": 0.015,
     "advertisement": 0.03,
     "duplicate_pair": 0.025,
-    "image_missing": 0.015,
+    "image_unreachable": 0.015,
     "image_undecodable": 0.015,
     "image_too_small": 0.01,
     "not_pathology": 0.05,
@@ -44,7 +44,7 @@ NOISE: dict[str, float] = {
 # Found by looking at the picture or the pair: the post itself passes, its picture does not.
 IMAGE_REASONS = (
     "duplicate_pair",
-    "image_missing",
+    "image_unreachable",
     "image_undecodable",
     "image_too_small",
     "not_pathology",
@@ -249,7 +249,7 @@ class _Planner:
             text = captions.advertisement(rng)  # over tissue, as the eye-catcher: its words alone tell
         elif reason == "not_pathology":
             kind, class_name, text = str(rng.choice(list(DISTRACTORS))), "", captions.joke(rng)
-        elif reason == "image_missing":
+        elif reason == "image_unreachable":
             change = "missing"
         elif reason == "image_undecodable":
             change = ("truncated", "garbage")[int(rng.integers(2))]

@@ -1,4 +1,4 @@
-"""A miniature feed: a few posts as the API gives them, and pictures drawn here."""
+"""A miniature feed: posts as the API gives them, pictures drawn here, and what curation makes of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from pathclip.curate.curate import CurateResult, curate
+from pathclip.curate.funnel import read_dropped
+from pathclip.launch import compose
+from pathclip.shards.reader import read_samples
+from pathclip.shards.writer import Sample
 
 
 def tissue(seed: int, side: int = 160) -> Image.Image:
@@ -80,3 +86,33 @@ def write_feed(folder: Path, posts: Iterable[Any], images: Mapping[str, bytes]) 
         f"out={folder / 'out'}",
         "workers=1",
     ]
+
+
+def cases(numbers: Iterable[int], tag: str = "#GIpath") -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Tweets with a picture of their own each, and the pictures."""
+    posts = [tweet(n, f"Adenocarcinoma of case {n} {tag}", f"3_{n}") for n in numbers]
+    return posts, {f"3_{n}": jpeg(tissue(n)) for n in numbers}
+
+
+def run(overrides: Iterable[str], *more: str) -> CurateResult:
+    """Curates in this process."""
+    return curate(compose("curate", [*overrides, *more]))
+
+
+def samples(out: Path) -> list[Sample]:
+    """All pairs, in the order of splits and shards."""
+    return [sample for name in ("train", "val", "test") for sample in read_samples(out / name)]
+
+
+def reasons(out: Path) -> dict[str, str]:
+    """Id of each dropped row → why it fell."""
+    return {row.id: row.reason for row in read_dropped(out / "dropped.parquet")}
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every file that a run left, but for what Hydra notes of the command."""
+    return {
+        str(file.relative_to(out)): file.read_bytes()
+        for file in sorted(out.rglob("*"))
+        if file.is_file() and ".hydra" not in file.parts and file.name != "launch.log"
+    }

@@ -1,7 +1,10 @@
+import contextlib
 from collections import Counter
 
+import numpy as np
 import pytest
 
+from pathclip.curate.near import near_hashes
 from pathclip.curate.split import Member, SplitSettings, check_leaks, decide, split
 from pathclip.errors import DataError
 
@@ -94,14 +97,25 @@ def test_an_unknown_prescribed_split_and_a_missing_date_are_told():
 
 @pytest.mark.parametrize(
     ("shared", "message"),
-    [
-        ({"group": "same"}, "the same group"),
-        ({"sha256": "same"}, "the same sha256"),
-        ({"hashes": (5,) * 8}, "nearly the same image"),
-    ],
+    [({"group": "same"}, "the same group"), ({"sha256": "same"}, "the same sha256")],
 )
 def test_splits_that_share_anything_fail_the_run(shared, message):
     one, other = members(2, per_group=1, **shared)
-    with pytest.raises(DataError, match=message):
-        check_leaks([one, other], ["train", "test"], max_distance=6)
-    check_leaks([one, other], ["train", "train"], max_distance=6)
+    with pytest.raises(DataError, match=rf"'p0' in train and 'p1' in test have {message}"):
+        check_leaks([one, other], ["train", "test"])
+    check_leaks([one, other], ["train", "train"])
+
+
+@pytest.mark.parametrize(("bits", "leaks"), [(6, True), (7, False)])
+def test_splits_that_share_a_near_duplicate_fail_the_run(bits, leaks):
+    rows = members(4, per_group=1)
+    hashes = np.random.default_rng(0).integers(0, 2**64, (4, 8), dtype=np.uint64)
+    hashes[3, 5] = hashes[1, 0] ^ np.uint64((1 << bits) - 1)
+
+    def near(groups):
+        yield near_hashes(hashes, 6, groups)
+
+    check_leaks(rows, ["test", "train", "val", "train"], near)
+    expected = pytest.raises(DataError, match="'p1' in train and 'p3' in test have nearly the same image")
+    with expected if leaks else contextlib.nullcontext():
+        check_leaks(rows, ["train", "train", "val", "test"], near)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
@@ -82,6 +83,8 @@ def test_thumbnails_are_small_jpegs_without_metadata():
     image = Image.fromarray(np.zeros((3000, 2000, 3), np.uint8))
     url = report.thumbnail(image, 100)
     assert url.startswith("data:image/jpeg;base64,") and len(url) < 4000
+    image.info["comment"] = b"a patient's name"
+    assert b"patient" not in base64.b64decode(report.thumbnail(image).partition(",")[2])
 
 
 def test_the_table_puts_variants_of_one_figure_beside_each_other():

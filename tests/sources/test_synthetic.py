@@ -110,12 +110,12 @@ def test_pictures_lie_where_the_reader_looks_for_them(feed, truth):
     for row in truth:
         if row["kind"] == "media":
             exists = (feed.images / f"{row['id']}.jpg").is_file()
-            assert exists == (row["reason"] != "image_missing")
+            assert exists == (row["reason"] != "image_unreachable")
 
 
 def test_broken_pictures_do_not_decode_and_all_others_do(feed, truth):
     for row in truth:
-        if row["kind"] != "media" or row["reason"] == "image_missing":
+        if row["kind"] != "media" or row["reason"] == "image_unreachable":
             continue
         try:
             with Image.open(feed.images / f"{row['id']}.jpg") as picture:

@@ -1,11 +1,18 @@
+import csv
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pathclip.errors import ConfigError, DataError
-from pathclip.sources import read_posts
+from pathclip.sources import read_posts, table, table_rows
 from pathclip.types import Malformed, Post
+from tests.sources.spoiled import odd_values
 
 COLUMNS = {"image": "file", "text": "caption"}
 
@@ -151,3 +158,99 @@ def test_a_template_reaches_nothing_but_columns(tmp_path):
     (tmp_path / "t.csv").write_text("file,caption\na.jpg,x\n")
     (post,) = read(tmp_path / "t.csv", captions=["{text.__class__} {text}"])
     assert post.text == "{text.__class__} x"
+
+
+def test_parquet_gives_the_posts_that_csv_gives(tmp_path):
+    columns = {"file": ["a.jpg", "b.jpg"], "caption": ["lipoma", "naevus"], "class": ["x", None], "n": [1, 2]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet", row_group_size=1)
+    (tmp_path / "t.csv").write_text("file,caption,class,n\na.jpg,lipoma,x,1\nb.jpg,naevus,,2\n")
+    roles = COLUMNS | {"label": "class", "id": "n"}
+    assert read(tmp_path / "t.parquet", roles) == read(tmp_path / "t.csv", roles)
+
+
+def test_parquet_is_read_in_the_columns_that_are_needed(tmp_path):
+    columns = {"file": [f"{n}.jpg" for n in range(10)], "caption": ["a"] * 10, "pixels": [b"x" * 100] * 10}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    found = list(table_rows.rows(tmp_path / "t.parquet", None, {"file", "caption"}))
+    assert [number for number, *_ in found] == list(range(1, 11))
+    assert all(set(row) == {"file", "caption"} for _, row, _ in found)
+
+
+def test_times_of_parquet_are_times(tmp_path):
+    moment = datetime(2021, 5, 6, 7, tzinfo=UTC)
+    pq.write_table(pa.table({"file": ["a"], "caption": ["b"], "when": [moment]}), tmp_path / "t.parquet")
+    (post,) = read(tmp_path / "t.parquet", COLUMNS | {"created_at": "when"})
+    assert post.created_at == moment
+
+
+def test_a_column_missing_in_parquet_is_told_at_once_with_the_nearest(tmp_path):
+    pq.write_table(pa.table({"file": ["a"], "captoin": ["b"]}), tmp_path / "t.parquet")
+    with pytest.raises(ConfigError, match=r"no column 'caption'.*Did you mean captoin"):
+        table.read(tmp_path / "t.parquet", COLUMNS)
+
+
+def test_parquet_that_breaks_off_is_malformed(tmp_path):
+    pq.write_table(pa.table({"file": ["a"] * 99, "caption": ["b"] * 99}), tmp_path / "t.parquet")
+    whole = (tmp_path / "t.parquet").read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"PAR1"):
+        (tmp_path / "t.parquet").write_bytes(content)
+        (bad,) = read(tmp_path / "t.parquet")
+        assert isinstance(bad, Malformed) and bad.reason.startswith("no Parquet")
+
+
+def test_the_columns_are_checked_when_called_and_not_at_the_first_post(tmp_path):
+    (tmp_path / "t.csv").write_text("file,text\na,b\n")
+    with pytest.raises(ConfigError, match="no column 'caption'"):
+        table.read(tmp_path / "t.csv", COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"delimiter": ";;"}, r"source\.delimiter: expected one sign"),
+        ({"delimiter": 5}, r"source\.delimiter"),
+        ({"captions": "{text}"}, r"source\.captions: expected"),
+        ({"where": ["a"]}, r"source\.where: expected"),
+        ({"name": None}, r"source\.name: expected"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_told(tmp_path, options, message):
+    (tmp_path / "t.csv").write_text("file,caption\na,b\n")
+    with pytest.raises(ConfigError, match=message):
+        table.read(tmp_path / "t.csv", COLUMNS, **options)
+
+
+def test_no_nul_gets_into_an_id_or_a_path(tmp_path):
+    (tmp_path / "t.jsonl").write_text(json.dumps({"file": "a\0.jpg", "caption": "b"}) + "\n")
+    (post,) = read(tmp_path / "t.jsonl")
+    assert (post.id, post.media[0].path) == ("a.jpg", "a.jpg")
+
+
+SIGNS = st.text(alphabet='ab,;\t"\n\r\0\ud800é', max_size=40)
+
+
+@given(rows=st.lists(SIGNS, max_size=4))
+def test_no_lines_of_a_csv_crash_the_reader(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("fuzz") / "t.csv"
+    path.write_bytes("\n".join(["file,caption", *rows]).encode("utf-8", "surrogatepass"))
+    for item in read(path):
+        assert isinstance(item, Malformed) or (item.id and "\0" not in item.id)
+
+
+@given(rows=st.lists(st.tuples(SIGNS, SIGNS), min_size=1, max_size=4))
+def test_every_row_that_a_csv_writer_wrote_is_accounted_for(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("fuzz") / "t.csv"
+    plain = [[cell.replace("\0", "").replace("\ud800", "").replace("\r", "") for cell in row] for row in rows]
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([["file", "caption"], *plain])
+    assert len(read(path)) == len(rows)
+
+
+@given(file=odd_values, caption=odd_values)
+def test_a_row_of_json_with_anything_in_it_is_accounted_for(tmp_path_factory, file, caption):
+    path = tmp_path_factory.mktemp("fuzz") / "t.jsonl"
+    path.write_text(json.dumps({"file": file, "caption": caption}) + "\n")
+    (item,) = read(path)
+    if isinstance(item, Post):
+        item.text.encode()
+        assert item.id and "\0" not in item.id + item.media[0].path

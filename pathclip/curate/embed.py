@@ -1,0 +1,77 @@
+"""Embeds the pictures of pairs with a model, where the config asks for near-duplicates by embedding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pathclip import load
+from pathclip.curate.image_files import Changed, Place
+from pathclip.curate.images import cut
+from pathclip.curate.ledger import Ledger
+from pathclip.errors import ModelFolderError
+from pathclip.progress import track
+from pathclip.runtime.encoder import Encoder
+from pathclip.runtime.images import open_image
+from pathclip.sources.distinct import in_batches
+
+FILE = "embeddings.npy"
+BATCH = 64
+_PICTURES = """
+select i.place, i.box from pair p join candidate c on c.number = p.candidate
+join picture i on i.media = c.media and i.panel = p.panel order by p.number
+"""
+
+
+def embed(ledger: Ledger, model: str) -> NDArray[np.float16]:
+    """The embeddings of the pairs' pictures, on disk: unit length, [pairs, d], in the order of the pairs.
+
+    Raises:
+        ModelFolderError: no such model folder, or none that was exported.
+    """
+    file = ledger.folder / FILE
+    with ledger.stage("embed") as todo:
+        if todo:
+            encoder = open_model(model)
+            (total,) = ledger.database.execute("select count(*) from pair").fetchone()
+            table = np.lib.format.open_memmap(file, "w+", np.float16, (total, encoder.dim))
+            images = track(_images(ledger), "Embedding pictures", total=total)
+            for number, batch in enumerate(in_batches(images, BATCH)):
+                start = number * BATCH
+                table[start : start + len(batch)] = encoder.encode_images(batch)
+            table.flush()
+    return open_embeddings(file)
+
+
+def open_model(model: str) -> Encoder:
+    """The model that finds near-duplicates.
+
+    Raises:
+        ModelFolderError: no such model folder, or none that was exported.
+    """
+    try:
+        return load(model, runtime="onnx")
+    except ModelFolderError as error:
+        raise ModelFolderError(f"dedup.model={model}: {error}") from None
+
+
+def open_embeddings(file: Path) -> NDArray[np.float16]:
+    """The table that `embed` wrote, read as it is needed."""
+    table: NDArray[np.float16] = np.load(file, mmap_mode="r", allow_pickle=False)
+    return table
+
+
+def _images(ledger: Ledger) -> Iterator[Image.Image]:
+    for line, box in ledger.rows(_PICTURES):
+        place = Place.parse(line)
+        try:
+            content = place.read()
+        except OSError as error:
+            why = f"gone since it was looked at ({error.strerror})"
+            raise Changed(f"{place.path}: {why}; run again") from None
+        yield open_image(cut(content, tuple(json.loads(box))) if box else content)
