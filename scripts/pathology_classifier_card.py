@@ -342,8 +342,8 @@ def readme(card: dict[str, Any]) -> str:
         + ", ".join(packages)
         + "; "
         "`card.json` counts each. Pictures of histology and of cells among them are left out. None was "
-        "trained on, but errors on them were looked at twice before the drawings to train on were chosen: the "
-        "figure is not blind.",
+        "trained on, but errors on them were looked at twice before the drawings to train on were chosen: "
+        "the figure is not blind.",
     ]
     for view_name, part in tested["real"].items():
         if "precision" in part:

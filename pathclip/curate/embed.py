@@ -39,12 +39,13 @@ def embed(ledger: Ledger, model: str) -> NDArray[np.float16]:
         if todo:
             encoder = open_model(model)
             (total,) = ledger.database.execute("select count(*) from pair").fetchone()
-            table = np.lib.format.open_memmap(file, "w+", np.float16, (total, encoder.dim))
+            shape = {"descr": "<f2", "fortran_order": False, "shape": (total, encoder.dim)}
             images = track(_images(ledger), "Embedding pictures", total=total)
-            for number, batch in enumerate(in_batches(images, BATCH)):
-                start = number * BATCH
-                table[start : start + len(batch)] = encoder.encode_images(batch)
-            table.flush()
+            # Not through a memory map: on a full disk that ends the process without a word.
+            with file.open("wb") as stream:
+                np.lib.format.write_array_header_1_0(stream, shape)
+                for batch in in_batches(images, BATCH):
+                    stream.write(encoder.encode_images(batch).astype("<f2").tobytes())
     return open_embeddings(file)
 
 

@@ -5,8 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from pathclip import load
 from pathclip.curate.dedup import DedupSettings
+from pathclip.curate.embed import embed
+from pathclip.curate.image_files import Place
 from pathclip.curate.ledger import Ledger
 from pathclip.curate.look import write_hashes
 from pathclip.curate.pairs import make_pairs
@@ -213,3 +217,21 @@ def test_pictures_of_one_model_embedding_are_near_duplicates_by_their_angle(tmp_
     assert len(samples(run(overrides).out)) == 3
     out = run(overrides, f"dedup.model={tiny_model}", "dedup.min_cosine=0.99").out
     assert len(samples(out)) < 3
+
+
+def test_embeddings_are_kept_in_the_order_of_the_pairs(tmp_path, tiny_model):
+    """A red, a green and a blue picture, as the tiny model sees them."""
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    encoder = load(tiny_model, runtime="onnx")
+    pictures = [Image.new("RGB", (120, 120), colour) for colour in colours]
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{number}.png")
+    with Ledger(tmp_path / "ledger", "test") as ledger:
+        for number in range(3):
+            seen(ledger, f"{number}_p", bits=0xFFFF << (16 * number))
+            place = Place(str(tmp_path / f"{number}.png")).write()
+            ledger.database.execute("update picture set place = ? where media = ?", (place, f"{number}_p"))
+        make_pairs(ledger, DedupSettings(near_duplicates="off"))
+        table = embed(ledger, str(tiny_model))
+    assert table.dtype == np.float16 and table.shape == (3, encoder.dim)
+    assert np.allclose(table, encoder.encode_images(pictures), atol=1e-3)
