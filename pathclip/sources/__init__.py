@@ -1,14 +1,16 @@
 """Posts of every platform, read one by one; and a synthetic feed whose truth is known.
 
-Adding a platform is one module with `SUFFIXES` and a function `read(file, **options)`, a word in `PLATFORMS`,
-and a config in `conf/source/` that names it and its options. The function checks its options when it is
-called and yields posts, and what else the file holds, as it goes.
+Adding a platform is one module here with `SUFFIXES` and a function `read(file, **options)`, and a config in
+`conf/source/` that names it and its options. The function checks its options when it is called and yields
+posts, and what else the file holds, as it goes.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
+import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,6 @@ from pathclip.sources.distinct import DistinctPosts
 from pathclip.sources.dumps import find_dumps
 from pathclip.types import Malformed, Notice, Post
 
-PLATFORMS = ("twitter", "bluesky", "mastodon", "table", "figures")
 Item = Post | Malformed | Notice
 
 
@@ -30,7 +31,7 @@ class Dump:
     """The files of one platform's dump, in the order of their names, ready to be read.
 
     Attributes:
-        platform: one of `PLATFORMS`.
+        platform: one of `platforms()`.
         files: to be read one after another.
         options: of the platform's `read`.
         repeats: posts of the same id are different ones, as rows of a table are.
@@ -50,7 +51,7 @@ def open_dump(platform: str, path: str | Path, **options: Any) -> Dump:
     """Finds the files of a dump and checks the options, before anything is read.
 
     Args:
-        platform: one of `PLATFORMS`.
+        platform: one of `platforms()`.
         path: a file, or a folder that is searched with its sub-folders.
         **options: of the platform's `read`.
 
@@ -58,8 +59,6 @@ def open_dump(platform: str, path: str | Path, **options: Any) -> Dump:
         ConfigError: an unknown platform or option, or a wrong value.
         DataError: `path` does not exist or holds no dump.
     """
-    if platform not in PLATFORMS:
-        raise ConfigError(f"source.platform: '{platform}' is unknown.{nearest(platform, PLATFORMS)}")
     module = _module(platform)
     parameters = inspect.signature(module.read).parameters
     known = [name for name in parameters if name not in ("file", "root")]
@@ -79,7 +78,7 @@ def read_posts(platform: str, path: str | Path, **options: Any) -> Iterator[Item
     """Reads a dump of one platform.
 
     Args:
-        platform: one of `PLATFORMS`.
+        platform: one of `platforms()`.
         path: a file, or a folder whose dumps are read in the order of their names.
         **options: of the platform's `read`.
 
@@ -101,5 +100,19 @@ def _distinct(dump: Dump) -> Iterator[Item]:
         yield from posts
 
 
+def platforms() -> list[str]:
+    """Names of all platforms: the modules of this package that read dumps."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return [name for name in names if _reads(importlib.import_module(f"{__name__}.{name}"))]
+
+
+def _reads(module: ModuleType) -> bool:
+    return hasattr(module, "SUFFIXES") and hasattr(module, "read")
+
+
 def _module(platform: str) -> ModuleType:
-    return importlib.import_module(f"pathclip.sources.{platform}")
+    if platform.isidentifier() and importlib.util.find_spec(f"{__name__}.{platform}"):
+        module = importlib.import_module(f"{__name__}.{platform}")
+        if _reads(module):
+            return module
+    raise ConfigError(f"source.platform: '{platform}' is unknown.{nearest(platform, platforms())}")
