@@ -9,6 +9,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -245,6 +246,11 @@ def _plain_errors(out: Path) -> Iterator[None]:
     except Changed:
         forget(out / UNFINISHED)
         raise
+    except BrokenProcessPool:
+        raise DataError(
+            "a worker process was ended, as systems do when memory runs out; give the same command again "
+            "with fewer: workers=1"
+        ) from None
     except sqlite3.OperationalError as error:
         if "full" not in str(error) and "I/O" not in str(error):
             raise
@@ -269,4 +275,10 @@ def _tell(out: Path, counted: Mapping[str, Any]) -> None:
         f"{pairs['kept']} pairs, split by {counted['split_by']}: "
         + ", ".join(f"{name} {part['pairs']}" for name, part in splits.items())
     )
+    malformed = posts["steps"][0]["dropped"]
+    if malformed > posts["read"] / 10:
+        print(f"{malformed} of these rows are no posts: is this the right source, and the right folder?")
+    empty = [name for name, part in splits.items() if not part["pairs"]]
+    if empty and pairs["kept"]:
+        print(f"empty: {', '.join(empty)}; there are few groups, or the source prescribes no such split")
     print(f"report: {out / 'report.html'}")

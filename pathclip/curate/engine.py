@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pathclip.errors import ConfigError
-from pathclip.runtime.processes import end_with_parent
+from pathclip.runtime.processes import end_with_parent, interrupts_held
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -85,7 +85,8 @@ def _in_processes(
         waiting: deque[Future[list[Result]]] = deque()
         try:
             for part in parts:
-                waiting.append(pool.submit(function, part))
+                with interrupts_held():
+                    waiting.append(pool.submit(function, part))
                 if len(waiting) > AHEAD * workers:
                     yield waiting.popleft().result()
             while waiting:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 from collections.abc import Iterable, Iterator
 
 from pathclip.curate.image_files import PictureFiles, Place
+from pathclip.curate.images import cut
 from pathclip.curate.ledger import Ledger
 from pathclip.curate.report import EXAMPLES, Example
 from pathclip.curate.rules import REASONS
+from pathclip.errors import DataError
 from pathclip.types import Dropped
 
 # Larger pictures are not shown; nor decoded, so that a report costs little.
@@ -46,13 +49,16 @@ def _lowest(rows: Iterable[Dropped], seed: int) -> Iterator[Dropped]:
 
 def _example(ledger: Ledger, files: PictureFiles, row: Dropped) -> Example:
     query = (
-        "select c.text, i.place, c.post, c.pictured from candidate c"
-        " left join picture i on i.media = c.media where c.id = ?"
+        "select c.text, i.place, i.box, c.post, c.pictured from candidate c"
+        " left join picture i on i.media = c.media and i.panel = ? where c.id = ?"
     )
-    if found := next(ledger.rows(query, (row.id.partition("-panel")[0],)), None):
-        text, line, *named = found
-        picture = _picture(Place.parse(line)) if line else None
-        return Example(row.id, text, row.detail, picture, _hidden(ledger, named))
+    name, _, panel = row.id.partition("-panel")
+    number = int(panel.partition("-")[0]) if panel.partition("-")[0].isdecimal() else 0
+    for its_panel, its_name in ((0, row.id), (number, name)):  # an id may itself end so
+        if found := next(ledger.rows(query, (its_panel, its_name)), None):
+            text, line, box, *named = found
+            picture = _picture(Place.parse(line), json.loads(box) if box else None) if line else None
+            return Example(row.id, text, row.detail, picture, _hidden(ledger, named))
     stored = ledger.posts.find([row.id]).get(row.id) or ledger.posts.first_row(row.id)
     if stored is None:
         return Example(row.id, "", row.detail, None)
@@ -73,8 +79,9 @@ def _hidden(ledger: Ledger, posts: Iterable[str | None]) -> str:
     return next((said for flag, said in words.items() if flag in flags), "")
 
 
-def _picture(place: Place) -> bytes | None:
+def _picture(place: Place, box: tuple[int, int, int, int] | None = None) -> bytes | None:
     try:
-        return place.read() if place.length() <= MAX_BYTES else None
-    except OSError:
+        content = place.read() if place.length() <= MAX_BYTES else None
+        return cut(content, box) if content and box else content
+    except (OSError, DataError):
         return None

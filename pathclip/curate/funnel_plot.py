@@ -15,6 +15,7 @@ from typing import Any
 LABELS = {
     "kept": "kept",
     "malformed": "cannot be read as a post",
+    "repeated": "the same post again",
     "deleted": "deleted since",
     "retweet": "repeats another's post",
     "sensitive": "marked sensitive",

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from pathclip.curate.engine import Engine
 from pathclip.curate.image_files import PictureFiles, Place
@@ -84,7 +83,8 @@ def _look(wanted: Wanted, files: PictureFiles, settings: ImageSettings) -> Looke
     place = Place(wanted.path) if wanted.path else files.find(read_media(wanted.media))
     if place is None:
         reason = wanted.reason or "image_unreachable"
-        detail = wanted.detail or f"no such file in {files.source.name}"
+        media = read_media(wanted.media)
+        detail = wanted.detail or f"no {media.path or media.key + '.jpg'} in {files.source.name}"
         return Looked(wanted.media, None, (Picture(reason=reason, detail=detail),))
     try:
         length = place.length()
@@ -123,8 +123,3 @@ def write_hashes(hashes: tuple[int, ...]) -> str:
 def read_hashes(digits: str) -> list[int]:
     """The hashes that `write_hashes` wrote."""
     return [int(digits[start : start + 16], 16) for start in range(0, len(digits), 16)]
-
-
-def folder_of_downloads(out: Path, folder: str | None) -> Path:
-    """Where downloaded pictures are kept: beside the shards unless the config names a folder."""
-    return Path(folder) if folder else out / "pictures"

@@ -27,8 +27,9 @@ OPEN_FILES = 12  # a longer table opens on a click
 LANGUAGES = 25
 NOTICE = "Research software, not for diagnosis."
 FILE_COLUMNS = {
-    "posts": "posts",
-    "retweets": "repeats",
+    "found": "records",
+    "posts": "distinct posts",
+    "retweets": "retweets",
     "edits": "edits",
     "media": "pictures",
     "malformed": "malformed",
@@ -43,6 +44,7 @@ DIVIDED_BY = {
 OPENPATH, OWN = "Huang et al. 2023", "pathclip"
 # What the steps do that are no rules on single posts: reason → (what it does, whose it is).
 STEPS = {
+    "repeated": ("A post that the dump holds again, or an earlier version of one.", OWN),
     "malformed": (
         "A line of the dump that is no whole record: cut off, or without what every post has.",
         OWN,

@@ -195,9 +195,9 @@ def _candidates(case: Case, post: Post, caption: str, pictured: Post) -> Iterato
 def file_name(name: str) -> str:
     """The name with only letters, digits, '_' and '-'; a hash keeps changed names apart."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
-    if plain == name and len(name) <= 180:  # a shard's keys have 200: a number or a panel may follow
+    if plain == name and len(name) <= 75:  # a shard's keys have 90: a number or a panel may follow
         return name
-    return f"{plain.strip('-')[-150:]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{plain.strip('-')[-60:]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def _cases(ledger: Ledger, deleted: frozenset[str]) -> Iterator[Case]:

@@ -132,6 +132,8 @@ def withdraw_from(cfg: Any) -> Withdrawal:
         f"{len(deleted)} deleted ids: {done.posts} posts with {done.pairs} pairs withdrawn; "
         f"{done.rewritten} of {done.shards} shards written anew, the others are unchanged"
     )
+    if not done.posts:
+        print("none of these ids is in the shards; are they of the same platform?")
     print(f"record: {out / RECORD}")
     copies = [name for name in ("pictures", "feed") if (out / name).exists()]
     if copies:

@@ -18,7 +18,8 @@ from pathclip.errors import DataError
 SCHEMA_VERSION = 1
 SIZES = "sizes.json"
 MANIFEST = "manifest.json"
-_KEY = re.compile(r"[A-Za-z0-9_\-]{1,200}")
+# A name in a tar of this format has 100 bytes, ending included.
+_KEY = re.compile(r"[A-Za-z0-9_\-]{1,90}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> str:
             for sample in samples:
                 if not _KEY.fullmatch(sample.key):
                     raise DataError(
-                        f"sample key {sample.key!r}: only letters, digits, '_' and '-', at most 200"
+                        f"sample key {sample.key!r}: only letters, digits, '_' and '-', at most 90 letters"
                     )
                 meta = json.dumps(dict(sample.meta), sort_keys=True, ensure_ascii=False)
                 _add(tar, f"{sample.key}.{image_suffix(sample.image)}", sample.image)

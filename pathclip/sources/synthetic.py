@@ -25,7 +25,7 @@ from pathclip.atomic import staged_folder
 from pathclip.errors import DataError
 from pathclip.progress import track
 from pathclip.runtime.cores import available_cores
-from pathclip.runtime.processes import end_with_parent
+from pathclip.runtime.processes import end_with_parent, interrupts_held
 from pathclip.sources.synthetic_distractors import draw_distractor
 from pathclip.sources.synthetic_pages import MALFORMED_LINES, POSTS_PER_PAGE, page
 from pathclip.sources.synthetic_plan import (
@@ -191,7 +191,9 @@ def _draw_all(pictures: Sequence[Picture], folder: Path, size: int, workers: int
     # Spawned, not forked: the caller may hold threads (torch), and a fork of those can hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, end_with_parent, (os.getpid(),)) as pool:
-        for _ in track(pool.map(draw, pictures, chunksize=16), "Drawing the feed", total=len(pictures)):
+        with interrupts_held():
+            drawn = pool.map(draw, pictures, chunksize=16)
+        for _ in track(drawn, "Drawing the feed", total=len(pictures)):
             pass
 
 

@@ -168,3 +168,50 @@ def test_workers_end_soon_after_a_parent_that_was_killed(tmp_path):
 def slow(items: list[int]) -> list[int]:
     time.sleep(0.05)
     return items
+
+
+def test_long_ids_of_any_platform_become_names_that_a_tar_can_hold(tmp_path):
+    did, cid = "did:plc:" + "a" * 24, "bafkrei" + "b" * 52
+    (tmp_path / f"{cid}.jpg").write_bytes(IMAGES["3_1"])
+    image = {"$type": "blob", "ref": {"$link": cid}, "mimeType": "image/jpeg", "size": 1}
+    record = {
+        "$type": "app.bsky.feed.post",
+        "text": "A fine melanoma of the skin #dermpath",
+        "tags": ["dermpath"],
+        "createdAt": "2024-01-01T00:00:00Z",
+        "embed": {"$type": "app.bsky.embed.images", "images": [{"alt": "", "image": image}]},
+    }
+    line = {"uri": f"at://{did}/app.bsky.feed.post/3kabcdefghijk", "value": record}
+    (tmp_path / "posts.jsonl").write_text(json.dumps(line) + "\n")
+    result = run(["source=bluesky", f"source.posts={tmp_path / 'posts.jsonl'}", f"out={tmp_path / 'out'}"])
+    (key,) = keys(result.out)
+    assert len(f"{key}.json") <= 100
+
+
+@pytest.mark.parametrize("source", ["table", "figures"])
+def test_long_file_names_are_no_hindrance(tmp_path, source):
+    name = "x" * 120
+    (tmp_path / f"{name}.jpg").write_bytes(IMAGES["3_1"])
+    (tmp_path / f"{name}.txt").write_text("A fine melanoma of the skin")
+    (tmp_path / "t.csv").write_text(f"image,text\n{name}.jpg,A fine melanoma of the skin\n")
+    posts = tmp_path / "t.csv" if source == "table" else tmp_path
+    result = run([f"source={source}", f"source.posts={posts}", f"out={tmp_path / 'out'}"])
+    assert len(keys(result.out)) == 1
+
+
+def test_an_interrupt_while_workers_start_is_one_line(tmp_path):
+    overrides = write_feed(tmp_path, POSTS * 200, IMAGES)
+    command = [sys.executable, "-m", "pathclip.curate", "source=synthetic", "source.synthetic.posts=80"]
+    done = subprocess.Popen(
+        [*command, f"out={tmp_path / 'o'}", "workers=2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert overrides
+    while len(psutil.Process(done.pid).children(recursive=True)) < 2 and done.poll() is None:
+        time.sleep(0.02)
+    os.killpg(done.pid, signal.SIGINT)
+    _, errors = done.communicate(timeout=60)
+    assert "Traceback" not in errors and done.returncode in (0, 130), errors

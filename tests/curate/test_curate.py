@@ -250,7 +250,7 @@ def test_a_wrong_value_is_told_by_its_key(tmp_path, override, error, message):
 def test_a_run_that_leaves_no_pair_says_what_took_them(tmp_path):
     overrides = write_feed(tmp_path, [tweet(1, "A fine lipoma #BSTpath", "3_1")], {})
     with pytest.raises(
-        DataError, match=r"1 of 1 rows fell by image_unreachable, as '1_3_1': no such file in images"
+        DataError, match=r"1 of 1 rows fell by image_unreachable, as '1_3_1': no 3_1.jpg in images"
     ):
         run(overrides)
     assert json.loads((tmp_path / "out" / "nothing_left" / "funnel.json").read_text())["pairs"]["kept"] == 0

@@ -197,4 +197,4 @@ def test_pictures_that_a_tar_lacks_are_told(tmp_path):
     tar = write_tar(tmp_path / "images.tar", {"x/3_1.jpg": jpeg(tissue(1))})
     result = run(overrides, f"source.images={tar}")
     assert reasons(result.out) == {"1_3_2": "image_unreachable"}
-    assert result.dropped[0].detail == "no such file in images.tar"
+    assert result.dropped[0].detail == "no 3_2.jpg in images.tar"

@@ -59,7 +59,7 @@ def test_what_keeps_a_picture_from_being_read_is_told(ledger, files):
     wanted(ledger, *map(Media, ("absent", "big", "broken", "small", "k1")))
     look(ledger, files, ImageSettings(max_bytes=1 << 20), HERE)
     seen = noted(ledger, "reason, detail")
-    assert seen["absent"] == ("image_unreachable", "no such file in images")
+    assert seen["absent"] == ("image_unreachable", "no absent.jpg in images")
     assert seen["big"] == ("image_undecodable", "1 MiB, more than images.max_bytes")
     assert seen["broken"][0] == "image_undecodable" and seen["small"] == ("image_too_small", "50 x 50")
     assert seen["k1"] == ("", "")
@@ -80,7 +80,7 @@ def test_what_was_downloaded_is_looked_at_where_it_lies_and_a_failure_is_kept(le
     seen = noted(ledger, "reason, detail, width")
     assert seen["a"] == ("", "", 160)
     assert seen["b"][:2] == ("image_opted_out", "X-Robots-Tag: noai")
-    assert seen["c"][:2] == ("image_unreachable", "no such file in images")
+    assert seen["c"][:2] == ("image_unreachable", "no c.jpg in images")
 
 
 def test_pictures_are_noted_with_what_later_stages_need(ledger, files):

@@ -288,7 +288,16 @@ def test_the_header_names_source_folder_and_version():
 
 def test_of_many_files_fifty_are_listed_and_the_rest_summed():
     files = [
-        {"file": f"p{n}.jsonl", "posts": n, "retweets": 1, "edits": 0, "media": 2, "malformed": 0, "other": 0}
+        {
+            "file": f"p{n}.jsonl",
+            "found": n,
+            "posts": n,
+            "retweets": 1,
+            "edits": 0,
+            "media": 2,
+            "malformed": 0,
+            "other": 0,
+        }
         for n in range(60)
     ]
     table = Page(section(render(funnel(files=files), {}), "Files of the dump")).text
