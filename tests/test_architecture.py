@@ -14,7 +14,7 @@ import pathclip
 PACKAGE = Path(pathclip.__file__).resolve().parent
 # A part imports only parts above it.
 ORDER = [
-    *("errors", "types", "atomic", "config", "model_folder", "progress", "launch"),
+    *("errors", "types", "atomic", "config", "model_folder", "progress", "page", "launch"),
     *("runtime", "index", "slides", "serve"),
     *(
         "sources",
@@ -37,6 +37,7 @@ LIGHT = [
     "config",
     "model_folder",
     "progress",
+    "page",
     "runtime",
     "index",
     "slides",

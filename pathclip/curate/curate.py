@@ -110,7 +110,7 @@ def curate(cfg: Any) -> CurateResult:
     if dedup.model:
         open_model(dedup.model)  # what is wrong with it is better told now
     deciding = _deciding(cfg)
-    refuse_half_done(out)
+    refuse_half_done(out)  # and again once nobody else can begin one
     with _plain_errors(out), Ledger(out / UNFINISHED, _key(cfg, deciding, out)) as ledger:
         refuse_half_done(out)
         sweep(out)
@@ -149,7 +149,7 @@ def read(ledger: Ledger, source: Source, limit: int | None = None) -> None:
             name = os.fsencode(file.name).decode("utf-8", "replace")
             for other in ledger.posts.add(name, islice(items, left), source.dump.repeats):
                 if isinstance(other, Malformed):
-                    ledger.drop("read", [Dropped(f"{other.file}:{other.line}", "malformed", other.reason)])
+                    ledger.drop("read", [Dropped(f"{name}:{other.line}", "malformed", other.reason)])
                 else:
                     _notice(ledger, other)
             if limit is not None and (left := limit - _found(ledger)) <= 0:

@@ -15,11 +15,7 @@ from pathclip.curate.near import Near, near_hashes
 from pathclip.curate.near_embeddings import near_embeddings
 from pathclip.curate.split import Member, SplitSettings, check_leaks, decide, split
 
-_MEMBERS = """
-select p.number, p.place, p.id, p.grp, c.created_at, c.split, i.sha256, i.hashes from pair p
-join candidate c on c.number = p.candidate
-join picture i on i.media = c.media and i.panel = p.panel order by p.number
-"""
+_MEMBERS = "select number, row, id, grp, created_at, prescribed, sha256, hashes from paired order by number"
 
 
 def divide(ledger: Ledger, settings: SplitSettings, dedup: DedupSettings) -> str:

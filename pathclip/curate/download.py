@@ -15,7 +15,6 @@ from pathclip.sources.distinct import in_batches
 
 URLS_PER_COMMIT = 64
 _WAITING = """
-create temp table linked as
 select min(c.media) as media, json_extract(c.media, '$[2]') as url from candidate c
 where url is not null and not exists (select 1 from fetched f where f.url = json_extract(c.media, '$[2]'))
 group by url order by min(c.number)
@@ -34,11 +33,8 @@ def download(ledger: Ledger, files: PictureFiles, folder: Path, settings: FetchS
     with ledger.stage("download") as todo:
         if not todo:
             return
-        ledger.database.execute("drop table if exists linked")
-        ledger.database.execute(_WAITING)
-        (total,) = ledger.database.execute("select count(*) from linked").fetchone()
-        rows = track(ledger.rows("select media, url from linked order by rowid"), "Downloading", total=total)
-        results = fetch(_missing(rows, files), folder, settings)
+        total, rows = ledger.snapshot(_WAITING)
+        results = fetch(_missing(track(rows, "Downloading", total=total), files), folder, settings)
         for some in in_batches(results, URLS_PER_COMMIT):
             ledger.write(
                 "insert or replace into fetched values (?, ?, ?, ?)",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pathclip import load
-from pathclip.curate.image_files import Changed, Place
-from pathclip.curate.images import cut
 from pathclip.curate.ledger import Ledger
+from pathclip.curate.look import read_again
 from pathclip.errors import ModelFolderError
 from pathclip.progress import track
 from pathclip.runtime.encoder import Encoder
@@ -22,10 +20,7 @@ from pathclip.sources.distinct import in_batches
 
 FILE = "embeddings.npy"
 BATCH = 64
-_PICTURES = """
-select i.place, i.box from pair p join candidate c on c.number = p.candidate
-join picture i on i.media = c.media and i.panel = p.panel order by p.number
-"""
+_PICTURES = "select place, box, sha256 from paired order by number"
 
 
 def embed(ledger: Ledger, model: str) -> NDArray[np.float16]:
@@ -68,11 +63,4 @@ def open_embeddings(file: Path) -> NDArray[np.float16]:
 
 
 def _images(ledger: Ledger) -> Iterator[Image.Image]:
-    for line, box in ledger.rows(_PICTURES):
-        place = Place.parse(line)
-        try:
-            content = place.read()
-        except OSError as error:
-            why = f"gone since it was looked at ({error.strerror})"
-            raise Changed(f"{place.path}: {why}; run again") from None
-        yield open_image(cut(content, tuple(json.loads(box))) if box else content)
+    return (open_image(read_again(*row)) for row in ledger.rows(_PICTURES))

@@ -55,6 +55,7 @@ def count(ledger: Ledger, split_by: str) -> dict[str, Any]:
         "files": [asdict(file) for file in files],
         "notices": dict(ledger.rows("select kind, count(*) from notice group by kind order by kind")),
         "flags": _flags(ledger),
+        "languages": _languages(ledger),
     }
 
 
@@ -71,18 +72,22 @@ def _part(rows: int, dropped: Mapping[str, int], kept: int, reasons: Sequence[st
 
 def _split(ledger: Ledger, name: str) -> dict[str, Any]:
     query = (
-        "select count(*), count(distinct p.grp), min(c.created_at), max(c.created_at) "
-        "from pair p join candidate c on c.number = p.candidate where p.split = ?"
+        "select count(*), count(distinct grp), min(created_at), max(created_at) from paired where split = ?"
     )
     pairs, groups, first, last = ledger.database.execute(query, (name,)).fetchone()
     return {"pairs": pairs, "groups": groups, "first": first, "last": last}
 
 
 def _flags(ledger: Ledger) -> dict[str, int]:
+    query = "select f.value, count(*) from paired p, json_each(p.flags) f group by f.value order by f.value"
+    return dict(ledger.rows(query))
+
+
+def _languages(ledger: Ledger) -> dict[str, int]:
+    """Language → posts that fell for it; what the rule saw begins with its code."""
     query = (
-        "select f.value, count(*) from pair p join candidate c on c.number = p.candidate "
-        "join picture i on i.media = c.media and i.panel = p.panel, json_each(i.flags) f "
-        "group by f.value order by f.value"
+        "select rtrim(substr(detail, 1, instr(detail, ' ') - 1), ','), count(*) from dropped"
+        " where reason = 'language' group by 1 order by 1"
     )
     return dict(ledger.rows(query))
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
 from pathclip.errors import DataError
+from pathclip.sources.fields import PICTURE_SUFFIXES
 from pathclip.types import Media
 
 # A whole path stands before a file's own name in some folder; else the first of two counts.
@@ -21,7 +22,6 @@ insert into member values (?, ?, ?, ?) on conflict (name) do update set
     offset = excluded.offset, size = excluded.size, whole = excluded.whole
 where excluded.whole > member.whole
 """
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def _names(media: Media) -> Iterator[str]:
     if media.path:
         yield media.path
         return
-    yield from (media.key + suffix for suffix in SUFFIXES)
+    yield from (media.key + suffix for suffix in PICTURE_SUFFIXES)
     if media.url:
         try:
             yield PurePosixPath(urlparse(media.url).path).name

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pathclip.curate import figures
+from pathclip.curate.figures import Box
 from pathclip.curate.pathology import tissue_probability
 from pathclip.errors import ConfigError
 from pathclip.runtime.images import FORMATS, open_image
@@ -22,8 +23,6 @@ from pathclip.shards.writer import image_suffix
 HASH_SIDE = 8  # 64 bits: imagehash's own default for pHash
 DRAFT_TO = 256  # a JPEG may be decoded at a half of its size and less, but not below this
 _ORIENTATION = 0x0112  # EXIF; from 5 on the picture lies on its side
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)

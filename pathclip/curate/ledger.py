@@ -40,6 +40,12 @@ create table if not exists pair (
     number integer primary key, candidate integer, panel integer, id text, grp text, place integer,
     split text
 );
+create view if not exists paired as
+    select p.number, p.id, p.grp, p.place as row, p.split, c.post, c.pictured, c.depends_on, c.author, c.text,
+        c.source, c.created_at, c.licence, c.label, c.split as prescribed, i.place, i.box, i.sha256, i.width,
+        i.height, i.hashes, i.flags
+    from pair p join candidate c on c.number = p.candidate
+    join picture i on i.media = c.media and i.panel = p.panel;
 create table if not exists shard (
     split text, name text, samples integer, sha256 text, primary key (split, name)
 ) without rowid;
@@ -157,6 +163,13 @@ class Ledger:
         cursor = self.database.execute(query, values)
         while rows := cursor.fetchmany(1000):
             yield from rows
+
+    def snapshot(self, query: str) -> tuple[int, Iterator[Any]]:
+        """The number of rows of a query, and the rows as they are now, whatever is written meanwhile."""
+        self.database.execute("drop table if exists temp.snapshot")
+        self.database.execute(f"create temp table snapshot as {query}")
+        (count,) = self.database.execute("select count(*) from snapshot").fetchone()
+        return count, self.rows("select * from snapshot order by rowid")
 
     def write(self, query: str, rows: Iterable[Sequence[Any]]) -> None:
         """Runs a query for each of the rows and commits now and then."""

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from pathclip.curate.engine import Engine
-from pathclip.curate.image_files import PictureFiles, Place
-from pathclip.curate.images import ImageSettings, Picture, inspect
+from pathclip.curate.image_files import Changed, PictureFiles, Place
+from pathclip.curate.images import ImageSettings, Picture, cut, inspect
 from pathclip.curate.ledger import Ledger
 from pathclip.curate.select import read_media
+from pathclip.errors import DataError
 from pathclip.progress import track
 from pathclip.sources.distinct import in_batches
 
 # Few, so that a killed run has little to look at again.
 PICTURES_PER_PARTITION = 16
 PICTURES_PER_COMMIT = 256
-# In a table of its own, since a picture that is noted would no longer be waiting.
 _WAITING = """
-create temp table waiting as
 select c.media, f.path, f.reason, f.detail from candidate c
 left join fetched f on f.url = json_extract(c.media, '$[2]')
 where not exists (select 1 from picture p where p.media = c.media)
@@ -59,10 +59,9 @@ def look(ledger: Ledger, files: PictureFiles, settings: ImageSettings, engine: E
     with ledger.stage("look") as todo:
         if not todo:
             return
-        ledger.database.execute("drop table if exists waiting")
-        ledger.database.execute(_WAITING)
-        (total,) = ledger.database.execute("select count(*) from waiting").fetchone()
-        wanted = (Wanted(*row) for row in ledger.rows("select * from waiting order by rowid"))
+        # A picture that is noted would no longer be waiting.
+        total, rows = ledger.snapshot(_WAITING)
+        wanted = (Wanted(*row) for row in rows)
         work = partial(look_partition, files=files, settings=settings)
         seen = track(engine.map(work, wanted, PICTURES_PER_PARTITION), "Looking at pictures", total=total)
         for some in in_batches(seen, PICTURES_PER_COMMIT):
@@ -113,6 +112,30 @@ def _rows(looked: Looked) -> Iterator[tuple[object, ...]]:
             json.dumps(picture.flags),
             json.dumps(picture.box) if picture.box else None,
         )
+
+
+def read_again(place: str, box: str | None, sha256: str) -> bytes:
+    """The bytes of a picture, the same as when it was looked at; of a panel those of its own.
+
+    Args:
+        place: as `Place.write` noted it.
+        box: of the panel, as JSON; None for a whole picture.
+        sha256: of the bytes, as noted.
+
+    Raises:
+        Changed: they are others now, or gone.
+    """
+    file = Place.parse(place)
+    try:
+        content = file.read()
+        content = cut(content, tuple(json.loads(box))) if box else content
+    except OSError as error:
+        raise Changed(f"{file.path}: gone since it was looked at ({error.strerror}); run again") from None
+    except DataError as error:
+        raise Changed(f"{error}, since it was looked at; run again") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Changed(f"{file.path}: changed since it was looked at; run again")
+    return content
 
 
 def write_hashes(hashes: tuple[int, ...]) -> str:

@@ -171,10 +171,7 @@ def _treat(
 
 
 def _join_near_captions(ledger: Ledger, settings: DedupSettings, groups: Groups) -> None:
-    rows = ledger.rows(
-        "select p.grp, c.author, c.text from pair p join candidate c on c.number = p.candidate "
-        "order by p.number"
-    )
+    rows = ledger.rows("select grp, author, text from paired order by number")
     for one, other in near_captions(rows, settings.min_caption_words, settings.min_caption_similarity):
         groups.join(one, other)
 
@@ -212,11 +209,7 @@ class _Pairs:
         (count,) = ledger.database.execute("select count(*) from pair").fetchone()
         hashes = np.empty((count, 8), np.uint64)
         numbers, names, posts, groups, digests = [], [], [], [], []
-        query = (
-            "select p.number, p.id, c.post, p.grp, i.sha256, i.hashes from pair p "
-            "join candidate c on c.number = p.candidate "
-            "join picture i on i.media = c.media and i.panel = p.panel order by p.number"
-        )
+        query = "select number, id, post, grp, sha256, hashes from paired order by number"
         for place, (number, name, post, group, sha256, digits) in enumerate(ledger.rows(query)):
             numbers.append(number)
             names.append(name)

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 from pathclip import atomic
-from pathclip.curate.image_files import Changed, Place
-from pathclip.curate.images import cut
+from pathclip.curate.image_files import Changed
 from pathclip.curate.ledger import FILE, Ledger
+from pathclip.curate.look import read_again
 from pathclip.curate.split import SPLITS
 from pathclip.progress import track
-from pathclip.shards.writer import (
-    MANIFEST,
-    SIZES,
-    Sample,
-    shard_name,
-    write_manifest,
-    write_shard,
-)
+from pathclip.shards.writer import Manifest, Sample, replace_shards, shard_name, write_shard
 from pathclip.types import Pair
 
 # Beside the shards; `funnel.json` comes last and says that all the others are there.
 REPORTS = ("dropped.parquet", "report.html", "funnel.json")
 _PAIRS = """
-select p.id, p.grp, c.text, c.post, c.source, c.created_at, c.licence, c.label, c.pictured, c.depends_on,
-    i.place, i.sha256, i.width, i.height, i.hashes, i.flags, i.box
-from pair p join candidate c on c.number = p.candidate
-join picture i on i.media = c.media and i.panel = p.panel
-where p.split = ? order by p.number limit -1 offset ?
+select id, grp, text, post, source, created_at, licence, label, pictured, depends_on,
+    place, sha256, width, height, hashes, flags, box
+from paired where split = ? order by number limit -1 offset ?
 """
 
 
@@ -66,8 +55,7 @@ def _samples(ledger: Ledger, name: str, start: int) -> Iterator[Sample]:
     for row in ledger.rows(_PAIRS, (name, start)):
         (id_, group, text, post, source, created_at, licence, label, pictured, depends_on, *seen) = row
         line, sha256, width, height, hashes, flags, box = seen
-        place = Place.parse(line)
-        content = _read(place, sha256, json.loads(box) if box else None)
+        content = read_again(line, box, sha256)
         pair = Pair(
             id=id_,
             image_sha256=sha256,
@@ -86,19 +74,6 @@ def _samples(ledger: Ledger, name: str, start: int) -> Iterator[Sample]:
         yield Sample(id_, content, text, asdict(pair) | facts)
 
 
-def _read(place: Place, sha256: str, box: list[int] | None) -> bytes:
-    """The bytes of a picture, the same as when it was looked at."""
-    try:
-        content = place.read()
-    except OSError as error:
-        raise Changed(f"{place.path}: gone since it was looked at ({error.strerror}); run again") from None
-    if box:
-        content = cut(content, (box[0], box[1], box[2], box[3]))
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise Changed(f"{place.path}: changed since it was looked at; run again")
-    return content
-
-
 def publish(ledger: Ledger, out: Path, config_hash: str) -> dict[str, int]:
     """Replaces what an earlier run left in `out`; may be killed and called again at any moment.
 
@@ -110,44 +85,33 @@ def publish(ledger: Ledger, out: Path, config_hash: str) -> dict[str, int]:
         Split → pairs.
 
     Raises:
-        Changed: a shard is neither beside the ledger nor in its place.
+        Changed: a shard is neither beside the ledger nor in its place; nothing was touched then.
     """
+    manifests = {ledger.folder / split: _manifest(ledger, out, split, config_hash) for split in SPLITS}
+    for staged, manifest in manifests.items():
+        for name, digest in manifest.sha256.items():
+            place = manifest.folder / name
+            # What is not staged a killed run has moved already; another one may have been there since.
+            if not (staged / name).exists() and not (place.is_file() and atomic.sha256_file(place) == digest):
+                raise Changed(f"{place}: not the shard that was written here; run again")
     for name in REPORTS:
         if (ledger.folder / name).exists():  # else the one in `out` is new already
             (out / name).unlink(missing_ok=True)
-    for split in SPLITS:
-        for name in (SIZES, MANIFEST):
-            (out / split / name).unlink(missing_ok=True)
-    shards = {split: _shards(ledger, split) for split in SPLITS}
-    for split, planned in shards.items():
-        (out / split).mkdir(parents=True, exist_ok=True)
-        for earlier in (out / split).glob("[0-9]*.tar"):
-            if earlier.name not in planned:
-                earlier.unlink()
-        for name in planned:
-            staged, place = ledger.folder / split / name, out / split / name
-            if staged.exists():
-                staged.replace(place)
-            # Else a killed run has moved it already; another one may have been there since.
-            elif not place.is_file() or atomic.sha256_file(place) != planned[name][1]:
-                raise Changed(f"{place}: not the shard that was written here; run again")
-    for split, planned in shards.items():
-        sizes = {name: samples for name, (samples, _) in planned.items()}
-        hashes = {name: digest for name, (_, digest) in planned.items()}
-        write_manifest(out / split, sizes, hashes, config_hash)
-    for name in REPORTS:
-        if (ledger.folder / name).exists():
-            (ledger.folder / name).replace(out / name)
-    return {split: sum(samples for samples, _ in planned.values()) for split, planned in shards.items()}
+    replace_shards(manifests)
+    publish_reports(ledger, out)
+    return {manifest.folder.name: manifest.samples for manifest in manifests.values()}
 
 
-def _shards(ledger: Ledger, split: str) -> dict[str, Any]:
-    rows = ledger.rows("select name, samples, sha256 from shard where split = ? order by name", (split,))
-    return {name: (samples, digest) for name, samples, digest in rows}
+def _manifest(ledger: Ledger, out: Path, split: str, config_hash: str) -> Manifest:
+    query = "select name, samples, sha256 from shard where split = ? order by name"
+    rows = list(ledger.rows(query, (split,)))
+    sizes = {name: samples for name, samples, _ in rows}
+    hashes = {name: digest for name, _, digest in rows}
+    return Manifest(out / split, sum(sizes.values()), sizes, hashes, config_hash)
 
 
 def publish_reports(ledger: Ledger, folder: Path) -> None:
-    """Moves the reports of a run that left no pair to a folder of their own."""
+    """Moves the reports from beside the ledger to a folder; those that were moved before stay there."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in REPORTS:
         if (ledger.folder / name).exists():

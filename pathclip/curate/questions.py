@@ -30,7 +30,6 @@ from pathclip.curate.wordings import (
     Clause,
     Wordings,
     clauses_of,
-    plain,
     read_wordings,
     spaced,
     tokens_of,
@@ -291,12 +290,6 @@ class Questions:
             return False
         explains = own and len(statement.words) > self.answer_words
         return names_first or explains
-
-
-def asked_about(text: str, questions: Questions) -> str | None:
-    """What a text asks: `Questions.find` for a text that is not yet plain."""
-    folded = plain(text)
-    return questions.find(folded, tokens_of(folded))
 
 
 def _without_tags(text: str) -> str:

@@ -10,22 +10,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import yaml
-
-from pathclip.config import data_dir
+from pathclip.curate.funnel import RuleScore
 from pathclip.curate.funnel_plot import funnel_plot, label, losses, number, share, shown, split_counts
 from pathclip.curate.report_examples import EXAMPLES, Example, cards
+from pathclip.curate.rules import OPENPATH, OWN, REASONS, RULES
+from pathclip.curate.vocabulary import read_yaml
 from pathclip.errors import DataError
-
-if TYPE_CHECKING:
-    from pathclip.curate.funnel import RuleScore
+from pathclip.page import NOTICE, Section, page
 
 FILES = 50  # rows of the table of files
 OPEN_FILES = 12  # a longer table opens on a click
 LANGUAGES = 25
-NOTICE = "Research software, not for diagnosis."
 FILE_COLUMNS = {
     "found": "records",
     "posts": "distinct posts",
@@ -41,7 +38,6 @@ DIVIDED_BY = {
     "hash": "by a hash of the group's name",
     "source": "as the source prescribes",
 }
-OPENPATH, OWN = "Huang et al. 2023", "pathclip"
 # What the steps do that are no rules on single posts: reason → (what it does, whose it is).
 STEPS = {
     "repeated": ("A post that the dump holds again, or an earlier version of one.", OWN),
@@ -100,25 +96,27 @@ def render(
     """
     source, published = read_openpath_counts()
     sections = [
-        ("From rows to pairs", funnel_plot(funnel), "Widths are proportional to counts."),
-        ("Step by step", _steps(funnel, published), _citation(source)),
-        ("Splits", _splits(funnel), ""),
-        ("Rules", _rules(funnel), ""),
+        Section("From rows to pairs", funnel_plot(funnel), "Widths are proportional to counts."),
+        Section("Step by step", _steps(funnel, published), _citation(source)),
+        Section("Splits", _splits(funnel)),
+        Section("Rules", _rules(funnel)),
     ]
     if scores:
         caption = (
             "95 % intervals after Wilson (1927). A dash: the rule dropped nothing, or had nothing to find."
         )
-        sections.insert(3, ("Rules against the known truth", _scores(scores), caption))
+        sections.insert(3, Section("Rules against the known truth", _scores(scores), caption))
     if funnel.get("flags"):
         caption = "Flagged pairs are kept; each names in the shards what was seen in its picture."
-        sections.append(("Mixed figures", _flags(funnel), caption))
+        sections.append(Section("Mixed figures", _flags(funnel), caption))
     if funnel.get("languages"):
-        sections.append(("Languages", _languages(funnel["languages"]), ""))
+        told = "Of the posts that fell for it."
+        sections.append(Section("Languages", _languages(funnel["languages"]), told))
     if funnel.get("files"):
-        sections.append(("Files of the dump", _files(funnel["files"]), ""))
-    sections.append(("Examples", _examples(funnel, examples), ""))
-    return _page(funnel, sections)
+        sections.append(Section("Files of the dump", _files(funnel["files"])))
+    sections.append(Section("Examples", _examples(funnel, examples)))
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    return page("Curation", sections, _lead(funnel), style)
 
 
 def read_openpath_counts(file: str = "openpath_counts.yaml") -> tuple[dict[str, str], list[Published]]:
@@ -134,11 +132,11 @@ def read_openpath_counts(file: str = "openpath_counts.yaml") -> tuple[dict[str, 
         DataError: no such file, or not of this form.
     """
     try:
-        content = yaml.safe_load((data_dir() / file).read_text(encoding="utf-8"))["openpath"]
+        content = read_yaml(file)["openpath"]
         counts = [Published(**row) for row in content["counts"]]
         source = {name: str(content[name]) for name in ("title", "authors", "journal", "doi", "preprint")}
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise DataError(f"{data_dir() / file}: not a file of published counts ({error!r})") from None
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{file}: not a file of published counts ({error!r})") from None
     return source, counts
 
 
@@ -154,26 +152,6 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     middle = (hits + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * math.sqrt(hits * (n - hits) / n + z * z / 4)
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def _page(funnel: Mapping[str, Any], sections: Sequence[tuple[str, str, str]]) -> str:
-    links = "".join(f'<li><a href="#s{n}">{title}</a></li>' for n, (title, _, _) in enumerate(sections))
-    body = "".join(
-        f'<section id="s{n}"><h2>{title}</h2>{content}'
-        + (f'<p class="caption">{shown(caption)}</p>' if caption else "")
-        + "</section>"
-        for n, (title, content, caption) in enumerate(sections)
-    )
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f"<title>Curation</title><style>{style}</style></head><body><header><h1>Curation</h1>{_lead(funnel)}"
-        f"</header><nav><ul>{links}</ul></nav><main>{body}</main>"
-        f"<footer>Made by pathclip. {NOTICE}</footer></body></html>\n"
-    )
 
 
 def _lead(funnel: Mapping[str, Any]) -> str:
@@ -265,8 +243,6 @@ def _rules(funnel: Mapping[str, Any]) -> str:
 
 def _told() -> dict[str, tuple[str, str]]:
     """Reason → what the step does and whose it is, in the order of the funnel."""
-    from pathclip.curate.rules import REASONS, RULES
-
     rules = {
         rule.reason: ((rule.check.__doc__ or "–").strip().splitlines()[0], str(rule.cites)) for rule in RULES
     }

@@ -6,7 +6,6 @@ reaches the page. What was withdrawn is named but never shown: a report outlives
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import re
@@ -17,6 +16,7 @@ from PIL import Image
 
 from pathclip.curate.funnel_plot import shown
 from pathclip.errors import DataError
+from pathclip.page import data_url, thumbnail
 from pathclip.runtime.images import open_image
 
 EXAMPLES = 10
@@ -103,18 +103,13 @@ def _picture(content: bytes | None, name: str) -> str:
         image = open_image(content, max_pixels=PICTURE_PIXELS, draft_to=THUMBNAIL)
     except DataError:
         return '<p class="none">picture cannot be shown</p>'
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
-    image.info = {}  # Pillow would write the comment of the file it read into the one it makes
     encoded = b""
     for quality in (82, 65, 45, 25):
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=quality)
-        encoded = buffer.getvalue()
+        encoded = thumbnail(image, THUMBNAIL, quality)
         if len(encoded) <= THUMBNAIL_BYTES:
             break
-    width, height = image.size
-    data = base64.b64encode(encoded).decode("ascii")
+    width, height = Image.open(io.BytesIO(encoded)).size
     return (
         f'<img width="{width}" height="{height}" alt="picture of {shown(name, 60)}" '
-        f'src="data:image/jpeg;base64,{data}">'
+        f'src="{data_url(encoded)}">'
     )

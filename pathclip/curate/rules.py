@@ -12,12 +12,12 @@ A rule looks at a post and answers with what it saw if the post must go, and wit
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pathclip.curate.language import beyond_latin
-from pathclip.curate.rule_settings import RuleSettings
+from pathclip.curate.rule_settings import POST_RULES, RuleSettings
 from pathclip.curate.text import (
     TextCleaner,
     caption_words,
@@ -29,7 +29,7 @@ from pathclip.curate.text import (
 from pathclip.curate.wordings import plain, tokens_of
 from pathclip.types import Post
 
-__all__ = ["REASONS", "RULES", "Rule", "RuleSettings", "Seen", "first_reason", "most_liked"]
+__all__ = ["REASONS", "RULES", "Rule", "RuleSettings", "Seen", "first_reason"]
 
 OPENPATH = "Huang et al. 2023"
 OWN = "pathclip"
@@ -244,20 +244,12 @@ RULES = (
     Rule("reply_without_diagnosis", reply_without_diagnosis, OPENPATH),
     Rule("advertisement", advertisement, OWN),
 )
+# The rules on posts, with the one that looks over a thread in its place, and those on pictures and pairs.
 REASONS = (
     "malformed",
-    "deleted",
-    "retweet",
-    "sensitive",
-    "withheld",
-    "outside_dates",
-    "no_hashtag",
-    "question",
-    "too_short",
-    "language",
-    "reply_without_diagnosis",
+    *POST_RULES[:-1],
     "reply_not_most_liked",
-    "advertisement",
+    POST_RULES[-1],
     "no_image",
     "duplicate_pair",
     "image_unreachable",
@@ -276,20 +268,3 @@ def first_reason(seen: Seen, settings: RuleSettings) -> tuple[str, str] | None:
         if rule.reason not in settings.skip and (detail := rule.check(seen, settings)) is not None:
             return rule.reason, detail
     return None
-
-
-def most_liked(replies: Mapping[str, Sequence[Post]]) -> frozenset[str]:
-    """Of each thread the reply with the most likes; of equals the earliest (Huang et al. 2023).
-
-    Args:
-        replies: id of the post with pictures → its replies.
-
-    Returns:
-        The ids of the replies that are kept.
-    """
-
-    def order(post: Post) -> tuple[int, float, str]:
-        moment = post.created_at.timestamp() if post.created_at else float("inf")
-        return -post.metrics.get("like_count", 0), moment, post.id
-
-    return frozenset(min(thread, key=order).id for thread in replies.values() if thread)

@@ -17,18 +17,6 @@ from typing import Literal
 import ftfy
 from ftfy.badness import is_bad
 
-from pathclip.curate.language import LanguageDetector
-
-__all__ = [
-    "LanguageDetector",
-    "TextCleaner",
-    "caption_words",
-    "count_words",
-    "without_emoji",
-    "without_links",
-    "without_mentions",
-]
-
 _HOSTS = (
     r"bit\.ly|buff\.ly|ow\.ly|goo\.gl|tinyurl\.com|lnkd\.in|dlvr\.it|youtu\.be|fb\.me|doi\.org|t\.co|"
     r"pic\.twitter\.com|pic\.x\.com"

@@ -25,7 +25,7 @@ from pathclip.curate.split import SPLITS
 from pathclip.errors import ConfigError, DataError
 from pathclip.progress import track
 from pathclip.shards.reader import read_manifest, read_shard
-from pathclip.shards.writer import MANIFEST, SIZES, Sample, write_manifest, write_shard
+from pathclip.shards.writer import SIZES, Manifest, Sample, replace_shards, write_shard
 
 STAGED = ".withdrawal"
 PLAN = "plan.json"
@@ -243,15 +243,12 @@ def _renamed(sample: Sample, names: Mapping[str, str]) -> Sample:
 def _apply(out: Path) -> Withdrawal:
     """Does what the plan says; may be killed and called again at any moment."""
     plan = json.loads((out / STAGED / PLAN).read_text(encoding="utf-8"))
-    for place, planned in plan["folders"].items():
-        for name in (SIZES, MANIFEST):
-            (out / place / name).unlink(missing_ok=True)
-        for staged in sorted((out / STAGED / place).glob("[0-9]*.tar")):
-            staged.replace(out / place / staged.name)
-        for shard in (out / place).glob("[0-9]*.tar"):
-            if shard.name not in planned["sizes"]:
-                shard.unlink()
-        write_manifest(out / place, planned["sizes"], planned["sha256"], planned["config_hash"])
+    replace_shards(
+        {
+            out / STAGED / place: Manifest(out / place, sum(planned["sizes"].values()), **planned)
+            for place, planned in plan["folders"].items()
+        }
+    )
     scrub_reports(out, frozenset(plan["gone"]), plan["withdrawn"])
     record = plan["record"]
     line = json.dumps(record, sort_keys=True)

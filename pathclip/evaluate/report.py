@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathclip import atomic
 from pathclip.evaluate.plots import bar_chart, confusion_svg, line_chart
+from pathclip.page import Section, data_url, page, thumbnail
 from pathclip.types import Score
 
 if TYPE_CHECKING:
@@ -31,22 +30,6 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-FOOTER = "Made by pathclip. Research software, not for diagnosis."
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the report.
-
-    Attributes:
-        title: plain text.
-        html: trusted HTML or SVG, made by the functions of this module.
-        caption: plain text below it.
-    """
-
-    title: str
-    html: str
-    caption: str = ""
 
 
 def write_report(path: str | Path, title: str, sections: Sequence[Section], lead: str = "") -> Path:
@@ -61,27 +44,9 @@ def write_report(path: str | Path, title: str, sections: Sequence[Section], lead
     Returns:
         The path.
     """
-    contents = "".join(
-        f'<li><a href="#s{number}">{escape(section.title)}</a></li>'
-        for number, section in enumerate(sections)
-    )
-    body = "".join(
-        f'<section id="s{number}"><h2>{escape(section.title)}</h2>{section.html}'
-        + (f'<p class="caption">{escape(section.caption)}</p>' if section.caption else "")
-        + "</section>"
-        for number, section in enumerate(sections)
-    )
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{_style()}</style></head><body>"
-        f'<header><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p></header>'
-        + (f"<nav><ul>{contents}</ul></nav>" if len(sections) > 3 else "")
-        + f"<main>{body}</main><footer>{escape(FOOTER)}</footer></body></html>\n"
-    )
-    atomic.write_text(Path(path), page)
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    lead = f'<p class="lead">{escape(lead)}</p>'
+    atomic.write_text(Path(path), page(title, sections, lead, style))
     return Path(path)
 
 
@@ -137,20 +102,10 @@ def picture_grid(
     for number, (image, caption) in enumerate(pictures):
         mark = "" if marks is None else (" right" if marks[number] else " wrong")
         cells.append(
-            f'<figure class="picture{mark}"><img src="{thumbnail(image, side)}" alt="">'
+            f'<figure class="picture{mark}"><img src="{data_url(thumbnail(image, side))}" alt="">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
     return f'<div class="grid" style="--side:{side}px">{"".join(cells)}</div>'
-
-
-def thumbnail(image: Image.Image, side: int = 120) -> str:
-    """The picture as a `data:` URL, JPEG, with its longest side at most `side` pixels; no metadata."""
-    small = image.convert("RGB")
-    small.thumbnail((side, side))
-    small.info = {}  # a comment of the file would be written along
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def paragraphs(lines: Sequence[str], kind: str = "") -> str:
@@ -177,10 +132,6 @@ def words(name: str) -> str:
 def method_text(context: Mapping[str, Any]) -> str:
     """Who made a score: 'lite (int8, onnx)', 'colour only' …."""
     return str(context.get("by") or words(str(context.get("method", ""))))
-
-
-def _style() -> str:
-    return Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 
 
 def _row_key(score: Score) -> tuple[str, ...]:

@@ -144,6 +144,30 @@ def write_manifest(
     return Manifest(folder, sum(sizes.values()), dict(sizes), dict(sha256), config_hash)
 
 
+def replace_shards(staged: Mapping[Path, Manifest]) -> None:
+    """Moves shards to where earlier ones may lie, so that no kill leaves a mixture that looks whole.
+
+    The earlier `sizes.json` of every folder goes before the first move and the new ones come last: a folder
+    whose shards are not all there is one that readers refuse. May be killed and called again at any moment.
+    Files that are no shards stay.
+
+    Args:
+        staged: folder of new shards → what `manifest.folder` shall then hold; what is not staged is there.
+    """
+    for manifest in staged.values():
+        for name in (SIZES, MANIFEST):
+            (manifest.folder / name).unlink(missing_ok=True)
+    for source, manifest in staged.items():
+        manifest.folder.mkdir(parents=True, exist_ok=True)
+        for earlier in manifest.folder.glob("[0-9]*.tar"):
+            if earlier.name not in manifest.sizes:
+                earlier.unlink()
+        for shard in sorted(source.glob("[0-9]*.tar")):
+            shard.replace(manifest.folder / shard.name)
+    for manifest in staged.values():
+        write_manifest(manifest.folder, manifest.sizes, manifest.sha256, manifest.config_hash)
+
+
 def _chunks(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
     chunk: list[Sample] = []
     for sample in samples:

@@ -20,10 +20,7 @@ from typing import Any
 from pathclip.config import nearest
 from pathclip.errors import ConfigError
 from pathclip.sources.distinct import DistinctPosts
-from pathclip.sources.dumps import find_dumps
-from pathclip.types import Malformed, Notice, Post
-
-Item = Post | Malformed | Notice
+from pathclip.sources.dumps import Item, find_dumps
 
 
 @dataclass(frozen=True, slots=True)

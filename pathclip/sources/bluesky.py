@@ -17,11 +17,11 @@ from pathclip.errors import ConfigError
 from pathclip.sources import bluesky_car, bluesky_record
 from pathclip.sources.bluesky_record import POSTS, Shown, address
 from pathclip.sources.compressed import plain_name
-from pathclip.sources.dumps import Place, read_json
+from pathclip.sources.dumps import JSON_SUFFIXES, Place, read_objects
 from pathclip.sources.fields import a_dict, a_text, dicts, from_unix
 from pathclip.types import Malformed, Notice, Post
 
-SUFFIXES = (".jsonl", ".json", ".ndjson", ".car")
+SUFFIXES = (*JSON_SUFFIXES, ".car")
 _MAX_POSTS = 100_000  # of one page or thread
 _OPERATIONS = {"c": "create", "u": "update", "d": "delete"}  # as the first version of Jetstream called them
 _PAGES = ("posts", "feed", "records", "thread")
@@ -46,16 +46,9 @@ def read(file: Path, referenced: bool = True, cdn: str | None = None) -> Iterato
     )
     if cdn is not None and not (cdn.startswith("https://") and "{did}" in cdn and "{cid}" in cdn):
         raise ConfigError(f"source.cdn: expected an https address with {{did}} and {{cid}}, got {cdn!r}")
-    return _read(file, referenced, cdn)
-
-
-def _read(file: Path, referenced: bool, cdn: str | None) -> Iterator[Post | Malformed | Notice]:
-    for item in _exported(file) if plain_name(file).endswith(".car") else _told(file):
-        if isinstance(item, Post):
-            if not referenced and "referenced" in item.flags:
-                continue
-            item = bluesky_record.with_addresses(item, cdn)
-        yield item
+    exported = plain_name(file).endswith(".car")
+    found = _exported(file) if exported else read_objects(file, _items, referenced)
+    return (bluesky_record.with_addresses(one, cdn) if isinstance(one, Post) else one for one in found)
 
 
 def _exported(file: Path) -> Iterator[Post | Malformed | Notice]:
@@ -65,21 +58,6 @@ def _exported(file: Path) -> Iterator[Post | Malformed | Notice]:
             yield place.malformed(record)
         else:
             yield _record(address(did, collection, key), collection, record, Shown(), place)
-
-
-def _told(file: Path) -> Iterator[Post | Malformed | Notice]:
-    for number, value, wrong in read_json(file):
-        place = Place(file.name, number)
-        if wrong:
-            yield place.malformed(wrong)
-            continue
-        if value == []:
-            yield place.notice("empty")
-        for entry in value if isinstance(value, list) else [value]:
-            if isinstance(entry, dict):
-                yield from _items(entry, place)
-            else:
-                yield place.malformed(f"expected an object, found {type(entry).__name__}")
 
 
 def _items(entry: Mapping[str, Any], place: Place) -> Iterator[Post | Malformed | Notice]:
@@ -95,7 +73,7 @@ def _items(entry: Mapping[str, Any], place: Place) -> Iterator[Post | Malformed 
         yield place.notice("empty")
     for inner in found:
         if not isinstance(inner, dict):
-            yield place.malformed(f"expected an object, found {type(inner).__name__}")
+            yield place.no_object(inner)
         elif name == "thread":
             yield from _thread(inner, place)
         else:

@@ -10,14 +10,14 @@ import codecs
 import fnmatch
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pathclip.errors import DataError
 from pathclip.sources.compressed import BROKEN, COMPRESSED, open_dump_file, plain_name
-from pathclip.types import Malformed, Notice
+from pathclip.types import Malformed, Notice, Post
 
 # A page of 500 tweets with all expansions is about 4 MB.
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -25,7 +25,9 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_DOCUMENT_CHARACTERS = 256 * 1024 * 1024
 # What is wrong with a line that `read_lines` yields as `b""`.
 BROKEN_LINE = f"broken compressed stream, or a line longer than {MAX_LINE_BYTES >> 20} MiB"
+JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 _CHUNK = 1 << 20
+Item = Post | Malformed | Notice
 _ASSIGNMENT = re.compile(r"\s*[\w.\[\]\"'$]{1,200}\s*=\s*")
 
 
@@ -39,6 +41,10 @@ class Place:
     def malformed(self, reason: str) -> Malformed:
         """What stands here is nothing known."""
         return Malformed(self.file, self.line, reason)
+
+    def no_object(self, value: Any) -> Malformed:
+        """What stands here is no JSON object."""
+        return self.malformed(f"expected an object, found {type(value).__name__}")
 
     def notice(self, kind: str, deleted: tuple[str, ...] = ()) -> Notice:
         """What stands here is sound, and no post."""
@@ -148,6 +154,32 @@ def read_json(file: Path) -> Iterator[tuple[int, Any, str]]:
             yield number, None, str(error)
         else:
             yield number, value, ""
+
+
+def read_objects(
+    file: Path, items: Callable[[Mapping[str, Any], Place], Iterator[Item]], referenced: bool = True
+) -> Iterator[Item]:
+    """Yields what a platform makes of every JSON object of a file, alone or in an array; see `read_json`.
+
+    Args:
+        file: of the dump.
+        items: from an object and its place to what it holds.
+        referenced: also yield posts that others brought along.
+    """
+    for number, value, wrong in read_json(file):
+        place = Place(file.name, number)
+        if wrong:
+            yield place.malformed(wrong)
+        elif value == []:
+            yield place.notice("empty")
+        for entry in value if isinstance(value, list) else [] if wrong else [value]:
+            found = items(entry, place) if isinstance(entry, dict) else [place.no_object(entry)]
+            yield from found if referenced else collected(found)
+
+
+def collected(items: Iterable[Item]) -> Iterator[Item]:
+    """The items without the posts that others brought along."""
+    return (item for item in items if not (isinstance(item, Post) and "referenced" in item.flags))
 
 
 def parse_json(line: bytes) -> Any:

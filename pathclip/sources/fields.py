@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 MAX_URL = 4096
+# Of a picture that is named without: of several files the first counts, as packages hold thumbnails as .gif
+# beside their .jpg.
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif")
 MAX_COUNT = 2**53
 # Longer names are cut: the file systems in use allow 255 bytes.
 MAX_NAME = 160

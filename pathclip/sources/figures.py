@@ -12,13 +12,11 @@ from pathclip.config import check_values
 from pathclip.sources import figures_jats
 from pathclip.sources.compressed import plain_name
 from pathclip.sources.dumps import Place, read_bytes, relative_folder
-from pathclip.sources.fields import safe_name, well_formed
+from pathclip.sources.fields import PICTURE_SUFFIXES, safe_name, well_formed
 from pathclip.types import Malformed, Media, Notice, Post
 
 SUFFIXES = (".nxml", ".xml", ".txt")
 REPEATS = True  # two folders may hold the same names
-# The first that is there counts: packages hold thumbnails as .gif beside their .jpg.
-PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif")
 MAX_TEXT_BYTES = 1024 * 1024
 
 
@@ -118,8 +116,8 @@ def find_picture(folder: Path, name: str) -> str | None:
     """
     if "/" in name or "\0" in name or name.startswith("."):
         return None
-    candidates = [name] if name.lower().endswith(PICTURES) else []
-    candidates += [name + suffix for suffix in (*PICTURES, *map(str.upper, PICTURES))]
+    candidates = [name] if name.lower().endswith(PICTURE_SUFFIXES) else []
+    candidates += [name + suffix for suffix in (*PICTURE_SUFFIXES, *map(str.upper, PICTURE_SUFFIXES))]
     for candidate in candidates:
         try:
             if (folder / candidate).is_file():

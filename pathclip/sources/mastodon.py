@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pathclip.config import check_values
 from pathclip.sources import mastodon_outbox
-from pathclip.sources.dumps import Place, parse_json, read_json, relative_folder
+from pathclip.sources.dumps import JSON_SUFFIXES, Place, parse_json, read_objects, relative_folder
 from pathclip.sources.fields import (
     a_dict,
     a_list,
@@ -30,7 +31,7 @@ from pathclip.sources.fields import (
 from pathclip.sources.mastodon_html import joined, plain_text
 from pathclip.types import Malformed, Media, Notice, Post
 
-SUFFIXES = (".jsonl", ".json", ".ndjson")
+SUFFIXES = JSON_SUFFIXES
 PUBLIC = ("public", "unlisted")
 _METRICS = {"favourites_count": "like_count", "reblogs_count": "repost_count", "replies_count": "reply_count"}
 _MAX_ID = 64
@@ -52,28 +53,11 @@ def read(
         ConfigError: `referenced` is neither true nor false.
     """
     check_values({"source": {"referenced": referenced}}, {"source.referenced": bool})
-    return _read(file, referenced, root)
+    return read_objects(file, partial(_items, folder=relative_folder(file, root)), referenced)
 
 
-def _read(file: Path, referenced: bool, root: Path | None) -> Iterator[Post | Malformed | Notice]:
-    folder = relative_folder(file, root)
-    for number, value, wrong in read_json(file):
-        place = Place(file.name, number)
-        if wrong:
-            yield place.malformed(wrong)
-            continue
-        if value == []:
-            yield place.notice("empty")
-        for entry in value if isinstance(value, list) else [value]:
-            for item in _items(entry, place, folder):
-                if referenced or not (isinstance(item, Post) and "referenced" in item.flags):
-                    yield item
-
-
-def _items(entry: Any, place: Place, folder: Path) -> Iterator[Post | Malformed | Notice]:
-    if not isinstance(entry, dict):
-        yield place.malformed(f"expected an object, found {type(entry).__name__}")
-    elif isinstance(entry.get("event"), str):
+def _items(entry: Mapping[str, Any], place: Place, folder: Path) -> Iterator[Post | Malformed | Notice]:
+    if isinstance(entry.get("event"), str):
         yield from _event(entry, place)
     elif mastodon_outbox.is_activity(entry):
         yield from mastodon_outbox.items(entry, place, folder)

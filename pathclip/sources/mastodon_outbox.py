@@ -61,7 +61,7 @@ def items(entry: Mapping[str, Any], place: Place, folder: Path) -> Iterator[Post
         if isinstance(activity, dict):
             yield from _activity(activity, place, folder)
         else:
-            yield place.malformed(f"expected an object, found {type(activity).__name__}")
+            yield place.no_object(activity)
 
 
 def _activity(entry: Mapping[str, Any], place: Place, folder: Path) -> Iterator[Post | Malformed | Notice]:

@@ -7,16 +7,17 @@ What a line is shows in its keys, so one file may hold several kinds. Texts stay
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pathclip.config import check_values
 from pathclip.sources import twitter_notices, twitter_v1, twitter_v2
-from pathclip.sources.dumps import Place, read_json, relative_folder
+from pathclip.sources.dumps import JSON_SUFFIXES, Place, read_objects, relative_folder
 from pathclip.types import Malformed, Notice, Post
 
 SUFFIXES = (
-    *(".jsonl", ".json", ".ndjson"),
+    *JSON_SUFFIXES,
     # Of an account archive, which holds many other scripts.
     *("tweet.js", "tweets.js", "tweets-part*.js", "community-tweet*.js", "deleted-tweet*.js"),
 )
@@ -39,29 +40,15 @@ def read(
         ConfigError: `referenced` is neither true nor false.
     """
     check_values({"source": {"referenced": referenced}}, {"source.referenced": bool})
-    return _read(file, referenced, root)
-
-
-def _read(file: Path, referenced: bool, root: Path | None) -> Iterator[Post | Malformed | Notice]:
     folder = twitter_v1.archived_media(file, relative_folder(file, root))
-    for number, value, wrong in read_json(file):
-        place = Place(file.name, number)
-        if wrong:
-            yield place.malformed(wrong)
-            continue
-        if value == []:
-            yield place.notice("empty")
-        for entry in value if isinstance(value, list) else [value]:
-            for item in _items(entry, place, folder):
-                if referenced or not (isinstance(item, Post) and "referenced" in item.flags):
-                    yield item
+    return read_objects(file, partial(_items, folder=folder), referenced)
 
 
-def _items(entry: Any, place: Place, folder: Path | None) -> Iterator[Post | Malformed | Notice]:
+def _items(
+    entry: Mapping[str, Any], place: Place, folder: Path | None
+) -> Iterator[Post | Malformed | Notice]:
     """The tweets of one page, stream object or line, and what else it says."""
-    if not isinstance(entry, dict):
-        yield place.malformed(f"expected an object, found {type(entry).__name__}")
-    elif isinstance(entry.get("data"), dict | list):
+    if isinstance(entry.get("data"), dict | list):
         yield from twitter_v2.page(entry, place)
     elif twitter_v1.is_tweet(entry):
         yield from twitter_v1.tweets(entry, place)

@@ -29,7 +29,8 @@ def test_descriptions_with_the_same_words_are_left_alone(advertisements, text):
 
 
 @pytest.mark.parametrize("text", wordings.UNSEEN_ADVERTISEMENT)
-@pytest.mark.xfail(reason="advertises in words that no cue foresees")
+# A measured limit, told in the README; strict: the mark goes when the rule comes to hear them.
+@pytest.mark.xfail(strict=True, reason="advertises in words that no cue foresees")
 def test_advertisements_that_are_known_to_be_missed(advertisements, text):
     assert found(advertisements, text)
 

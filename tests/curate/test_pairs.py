@@ -1,5 +1,6 @@
 """Pictures are given by their hashes, so that what is near to what can be read from the test."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -228,8 +229,10 @@ def test_embeddings_are_kept_in_the_order_of_the_pairs(tmp_path, tiny_model):
         picture.save(tmp_path / f"{number}.png")
     with Ledger(tmp_path / "ledger", "test") as ledger:
         for number in range(3):
-            seen(ledger, f"{number}_p", bits=0xFFFF << (16 * number))
-            place = Place(str(tmp_path / f"{number}.png")).write()
+            file = tmp_path / f"{number}.png"
+            sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+            seen(ledger, f"{number}_p", bits=0xFFFF << (16 * number), sha256=sha256)
+            place = Place(str(file)).write()
             ledger.database.execute("update picture set place = ? where media = ?", (place, f"{number}_p"))
         make_pairs(ledger, DedupSettings(near_duplicates="off"))
         table = embed(ledger, str(tiny_model))

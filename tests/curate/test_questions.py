@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from pathclip.curate.questions import Questions, asked_about, read_question_wordings
+from pathclip.curate.questions import Questions, read_question_wordings
 from pathclip.curate.text import without_links
 from pathclip.curate.vocabulary import read_disease_terms
+from pathclip.curate.wordings import plain, tokens_of
 from pathclip.errors import DataError
 
 from . import wordings
@@ -13,6 +14,12 @@ from . import wordings
 @pytest.fixture(scope="module")
 def questions() -> Questions:
     return Questions(read_question_wordings(), read_disease_terms().find_specific, "?？؟")
+
+
+def asked_about(text: str, questions: Questions) -> str | None:
+    """What a text asks, as the rule puts it."""
+    folded = plain(text)
+    return questions.find(folded, tokens_of(folded))
 
 
 @pytest.mark.parametrize("text", wordings.ASKING)
@@ -26,13 +33,14 @@ def test_a_text_that_describes_is_left_alone(questions, text):
 
 
 @pytest.mark.parametrize("text", wordings.UNHEARD)
-@pytest.mark.xfail(reason="asks in words that no list and no hint foresees")
+# Measured limits, told in the README; strict: a mark goes when the rule comes to hear them.
+@pytest.mark.xfail(strict=True, reason="asks in words that no list and no hint foresees")
 def test_questions_that_are_known_to_be_missed(questions, text):
     assert asked_about(text, questions)
 
 
 @pytest.mark.parametrize("text", wordings.MISHEARD)
-@pytest.mark.xfail(reason="is taken for a question")
+@pytest.mark.xfail(strict=True, reason="is taken for a question")
 def test_descriptions_that_are_known_to_be_taken_for_questions(questions, text):
     assert asked_about(text, questions) is None
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pathclip.config import build
 from pathclip.curate.rule_settings import POST_RULES
-from pathclip.curate.rules import REASONS, RULES, RuleSettings, Seen, first_reason, most_liked
+from pathclip.curate.rules import REASONS, RULES, RuleSettings, Seen, first_reason
 from pathclip.curate.text import TextCleaner
 from pathclip.errors import ConfigError, DataError
 from pathclip.launch import compose
@@ -227,15 +227,6 @@ def test_hostile_texts_are_judged_in_little_time(openpath, text):
 def test_the_settings_know_the_same_rules_in_the_same_order():
     assert tuple(rule.reason for rule in RULES) == POST_RULES
     assert "mixed_figure" in REASONS
-
-
-def test_of_a_thread_the_most_liked_reply_stays_and_of_equals_the_earliest():
-    def reply(number, likes, day):
-        moment = datetime(2021, 1, day, tzinfo=UTC)
-        return Post(number, "twitter", "", metrics={"like_count": likes}, created_at=moment)
-
-    thread = [reply("a", 3, 1), reply("b", 5, 3), reply("c", 5, 2)]
-    assert most_liked({"9": thread, "8": [reply("d", 0, 1)]}) == {"c", "d"}
 
 
 def test_wrong_settings_are_told():
