@@ -37,7 +37,7 @@ from pathclip.runtime.classify import classify
 from pathclip.runtime.preprocess import open_image
 from pathclip.shards.reader import read_samples
 from pathclip.shards.writer import image_suffix
-from pathclip.train.callbacks import read_metrics
+from pathclip.train.run_folder import read_metrics
 from pathclip.train.train import train
 from pathclip.types import Hit, Score
 

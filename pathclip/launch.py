@@ -7,7 +7,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,23 @@ _OF_THE_MACHINE = (
     errno.EDQUOT,
 )
 _TAKE_VALUE = ("--cfg", "-c", "--package", "-p")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepJob:
+    """One job of a sweep (`-m`) after it ran.
+
+    Attributes:
+        overrides: those of the command line, with this job's choices: 'optim.lr=1e-4'.
+        folder: where it ran.
+        config: what it ran with.
+        message: why it failed; None if it did not.
+    """
+
+    overrides: tuple[str, ...]
+    folder: Path
+    config: Any
+    message: str | None = None
 
 
 def compose(verb: str, overrides: list[str] | None = None) -> Any:
@@ -60,12 +78,24 @@ def compose(verb: str, overrides: list[str] | None = None) -> Any:
 
 
 def launch(
-    verb: str, run: Callable[[Any], Any], argv: list[str] | None = None, out_is_run_folder: bool = True
+    verb: str,
+    run: Callable[[Any], Any],
+    argv: list[str] | None = None,
+    out_is_run_folder: bool = True,
+    after_sweep: Callable[[Path, Sequence[SweepJob]], None] | None = None,
 ) -> int:
     """Runs `run(cfg)` under `hydra.main` and returns the process's exit status.
 
     A mistake of the user's gives one line on stderr and status 1; an interrupt gives 130. Everything
     else keeps its traceback, because it is ours to mend.
+
+    Args:
+        verb: the config root.
+        run: what a job does.
+        argv: the overrides; those of the process if None.
+        out_is_run_folder: whether `out` is where Hydra keeps its record of the run.
+        after_sweep: gets the sweep's folder and its jobs, in their order, also when some failed or when the
+            sweep was interrupted. Not called where a launcher of Hydra's runs jobs in other processes.
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -77,10 +107,13 @@ def launch(
     own_configs = any(word.split("=")[0] in _OWN_CONFIGS for word in arguments)
     if not own_configs:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    failure: list[Exception] = []
+    failure: list[BaseException] = []
+    jobs: list[SweepJob] = []
+    sweep_folder = Path()
 
     @hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")
     def main(cfg: Any) -> Any:
+        nonlocal sweep_folder
         # In a sweep every job gets a folder of its own, whatever `out` says.
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         with open_dict(cfg):
@@ -89,6 +122,7 @@ def launch(
             elif sweeping:
                 cfg.out = f"{HydraConfig.get().runtime.output_dir}/{Path(str(cfg.out)).name}"
         logging.captureWarnings(True)
+        message = None
         try:
             return run(cfg)
         except (PathclipError, OmegaConfBaseException) as error:
@@ -97,12 +131,28 @@ def launch(
             print(f"pathclip {verb}: {message}", file=sys.stderr)
             failure.append(error)
             return None
+        except KeyboardInterrupt:
+            message = "stopped"
+            raise
+        except Exception as error:
+            message = f"{type(error).__name__}: {_first_line(error)}"
+            raise
+        finally:
+            if sweeping:
+                hydra_cfg = HydraConfig.get()
+                sweep_folder = Path(hydra_cfg.sweep.dir)
+                folder = Path(hydra_cfg.runtime.output_dir)
+                jobs.append(SweepJob(tuple(hydra_cfg.overrides.task), folder, cfg, message))
 
     try:
         if not own_configs and not any(word in _HYDRA_ONLY for word in arguments):
             _check(verb, arguments)
         sys.argv = [f"pathclip {verb}", *_for_hydra(verb, arguments)]
-        main()
+        try:
+            main()
+        finally:
+            if after_sweep and jobs:
+                after_sweep(sweep_folder, jobs)
     except PathclipError as error:
         print(f"pathclip {verb}: {error}", file=sys.stderr)
         return 1

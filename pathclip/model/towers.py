@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pathclip import atomic
-from pathclip.errors import ModelFolderError
+from pathclip.errors import ConfigError, ModelFolderError
+from pathclip.model.freeze import lock_layers, set_frozen_to_eval, unlocked_layers
+from pathclip.model.modules import custom_module, open_clip_module
 from pathclip.model_folder import WEIGHTS, ModelFolder, read_json, write_model_folder
 
 CONFIG = "open_clip_config.json"
@@ -25,13 +28,13 @@ class Towers:
     """A dual encoder with its description.
 
     Attributes:
-        model: open_clip's `CLIP` or `CustomTextCLIP`.
+        model: open_clip's `CLIP`, `CustomTextCLIP` or `CoCa`.
         model_cfg: open_clip's model config.
         preprocess_cfg: open_clip's preprocess config.
         tokenizer_json: content of `tokenizer.json`.
         context_length: tokens per text.
         text_config: the Hugging Face config of the text tower; None for open_clip's own.
-        locked: towers that are not trained.
+        locked: tower → number of layers at its top that are trained; a tower that is not there is trained.
         source: where the starting weights came from, for the card.
     """
 
@@ -41,7 +44,7 @@ class Towers:
     tokenizer_json: str
     context_length: int
     text_config: dict[str, Any] | None = None
-    locked: tuple[str, ...] = ()
+    locked: Mapping[str, int] = field(default_factory=dict)
     source: str = "random"
     name: str = "model"
 
@@ -50,17 +53,45 @@ class Towers:
         """Length of an embedding."""
         return int(self.model_cfg["embed_dim"])
 
-    def save(self, path: Path | str, card: Mapping[str, Any] | None = None) -> Path:
-        """Writes the model folder; `card` adds training data, prompts and scores. Atomic."""
+    @property
+    def pad_id(self) -> int:
+        """Token that fills short texts, by which the text tower knows the padding."""
+        return int((self.text_config or {}).get("pad_token_id") or 0)
+
+    def still(self) -> None:
+        """What is locked goes into eval mode: no dropout, no drift of statistics. Call it after `train()`."""
+        set_frozen_to_eval(self.model)
+
+    def compile(self, **options: Any) -> None:
+        """Compiles the towers in place by `torch.compile`; names of weights stay as they are."""
+        model: Any = self.model
+        for part in (model.visual, getattr(model, "text", None) or model.transformer):
+            part.compile(**options)
+        if hasattr(model, "text_decoder"):
+            model.text_decoder.compile(**options)
+
+    def save(
+        self,
+        path: Path | str,
+        card: Mapping[str, Any] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Path:
+        """Writes the model folder; `card` adds training data, prompts and scores. Atomic.
+
+        `weights` are whole ones, where those of the model itself are split over processes.
+        """
         from safetensors.torch import save_file
 
         full = {**self.card(), **(card or {})}
         with write_model_folder(path, full) as staging:
             atomic.write_json(
-                staging / CONFIG, {"model_cfg": self.model_cfg, "preprocess_cfg": self.preprocess_cfg}
+                staging / CONFIG,
+                {"model_cfg": _in_use(self.model_cfg), "preprocess_cfg": self.preprocess_cfg},
             )
-            weights = {name: value.detach().contiguous() for name, value in self.model.state_dict().items()}
-            save_file(weights, staging / WEIGHTS, metadata={"format": "pt"})
+            whole = weights or self.model.state_dict()
+            # Views of one storage, as split weights are gathered, must not be written as one.
+            tensors = {name: value.detach().cpu().contiguous().clone() for name, value in whole.items()}
+            save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
             atomic.write_text(staging / TOKENIZER, self.tokenizer_json)
             if self.text_config is not None:
                 atomic.write_json(staging / TEXT_CONFIG, self.text_config)
@@ -74,7 +105,7 @@ class Towers:
             "name": self.name,
             "embed_dim": self.embed_dim,
             "context_length": self.context_length,
-            "pad_id": 0,
+            "pad_id": self.pad_id,
             "logit_scale": round(float(scale), 6),
             "logit_bias": None if bias is None else round(float(bias.mean().item()), 6),
             "preprocess": self.preprocess_cfg,
@@ -110,35 +141,104 @@ def load_towers(folder: ModelFolder) -> Towers:
     )
 
 
-def open_clip_module(config: Mapping[str, Any]) -> nn.Module:
-    """A dual encoder of open_clip's own parts (or a timm image tower), with random weights."""
-    from open_clip.model import CLIP, CustomTextCLIP
+def prepare(
+    towers: Towers,
+    lock: Sequence[str] | Mapping[str, int] | None = None,
+    lock_norms: bool = True,
+    logit_scale: float | None = None,
+    logit_bias: float | None = None,
+) -> Towers:
+    """Sets what a training starts with: logit scale and bias, and which layers are locked.
 
-    arguments = deepcopy(dict(config))
-    custom = arguments.pop("custom_text", False)
-    _never_download(arguments)
-    return (CustomTextCLIP if custom else CLIP)(**arguments)
+    Args:
+        towers: changed in place.
+        lock: towers, or tower → number of layers at its top that are trained; see `freeze.lock_layers`.
+        lock_norms: lock the norms of those layers too.
+        logit_scale: the factor itself; as it is if None.
+        logit_bias: as it is if None, which in most models is none at all.
+
+    Raises:
+        ConfigError: a scale that is not above 0, an unknown tower, or too many layers.
+    """
+    model: Any = towers.model
+    if logit_scale is not None:
+        if not 0 < logit_scale < math.inf:
+            raise ConfigError(f"model.logit_scale: a factor above 0 is needed, not {logit_scale}")
+        model.logit_scale.data.fill_(math.log(logit_scale))
+    if logit_bias is not None:
+        model.logit_bias = nn.Parameter(torch.full_like(model.logit_scale.data, logit_bias))
+        # By this entry the model is built with a bias when it is loaded again, by open_clip too.
+        towers.model_cfg["init_logit_bias"] = logit_bias
+    towers.locked = unlocked_layers(lock)
+    lock_layers(model, towers.locked, norms=lock_norms)
+    return towers
 
 
-def custom_module(config: Mapping[str, Any], text_config: Mapping[str, Any]) -> nn.Module:
-    """A dual encoder with a Hugging Face text tower, with random weights."""
-    import tempfile
+def checkpoint_gradients(towers: Towers) -> None:
+    """Towers keep the activations of every block's input only and compute the rest again on the way back.
 
-    from open_clip.model import CustomTextCLIP
+    A tower that is locked as a whole keeps none anyway and is left as it is.
 
-    arguments = deepcopy(dict(config))
-    arguments.pop("custom_text", None)
-    # open_clip builds a Hugging Face tower from a name; a folder with its config is such a name.
-    with tempfile.TemporaryDirectory(prefix="pathclip-text-") as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(dict(text_config)))
-        arguments["text_cfg"] |= {"hf_model_name": folder, "hf_model_pretrained": False}
-        _never_download(arguments)
-        return CustomTextCLIP(**arguments)
+    Raises:
+        ConfigError: a tower whose architecture cannot do so; names it.
+    """
+    model: Any = towers.model
+    own_text = model if not hasattr(model, "text") else model.text
+    parts = {
+        "image": (model.visual, lambda: _checkpoint_image(model.visual)),
+        "text": (own_text.transformer, lambda: _checkpoint_text(own_text.transformer)),
+    }
+    if hasattr(model, "text_decoder"):
+        parts["decoder"] = (model.text_decoder, lambda: _checkpoint_text(model.text_decoder))
+    for tower, (module, switch_on) in parts.items():
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            continue
+        try:
+            switch_on()
+        except (AttributeError, AssertionError, NotImplementedError, ValueError) as error:
+            raise ConfigError(
+                f"grad_checkpointing: the {tower} tower of {towers.name} cannot compute its blocks again "
+                "on the way back; use micro_batch to save memory, or another tower"
+            ) from error
+        _keep_statistics_when_computed_again(module)
 
 
-def _never_download(arguments: dict[str, Any]) -> None:
-    if "timm_model_name" in arguments["vision_cfg"]:
-        arguments["vision_cfg"]["timm_model_pretrained"] = False
+def _checkpoint_image(visual: Any) -> None:
+    if hasattr(visual, "trunk"):
+        visual.trunk.set_grad_checkpointing(True)
+    else:
+        visual.transformer.grad_checkpointing = True  # open_clip's ResNet has none
+
+
+def _checkpoint_text(transformer: Any) -> None:
+    if hasattr(transformer, "gradient_checkpointing_enable"):
+        transformer.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        transformer.grad_checkpointing = True
+
+
+def _keep_statistics_when_computed_again(module: nn.Module) -> None:
+    """BatchNorm would move its running statistics twice for one batch."""
+    for norm in module.modules():
+        if isinstance(norm, _BatchNorm):
+            norm.register_forward_pre_hook(_hold_statistics)
+            norm.register_forward_hook(_release_statistics, always_call=True)
+
+
+def _hold_statistics(norm: Any, _: Any) -> None:
+    norm.usual_momentum = norm.momentum
+    if torch._C._current_graph_task_id() != -1:  # within a backward pass
+        norm.momentum = 0.0
+
+
+def _release_statistics(norm: Any, *_: Any) -> None:
+    norm.momentum = norm.usual_momentum
+
+
+def _in_use(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without what only training does."""
+    vision = {key: value for key, value in config["vision_cfg"].items() if key != "patch_dropout"}
+    return {**config, "vision_cfg": vision}
 
 
 def _refuse_remote_names(config: Mapping[str, Any], text_config: Any, folder: ModelFolder) -> None:

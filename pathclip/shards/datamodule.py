@@ -2,163 +2,92 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import lightning
 import torch
-from torch import Tensor
 
-from pathclip.errors import ConfigError, DataError
+from pathclip.errors import ConfigError
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
-from pathclip.shards.reader import IMAGE_SUFFIXES, read_manifest, read_samples, shard_sizes
-from pathclip.shards.stream import Position, Raw, ShardStream, StreamLoader
-from pathclip.shards.transforms import Augment, decode, normalise
-from pathclip.shards.writer import MANIFEST
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one training step gets.
-
-    Attributes:
-        pixels: normalised, float32 [n, 3, h, w].
-        tokens: int64 [n, context_length].
-        group: int64 [n]; equal numbers are pairs that belong together.
-        caption: int64 [n]; equal numbers are equal texts.
-        position: of this batch in the stream.
-    """
-
-    pixels: Tensor
-    tokens: Tensor
-    group: Tensor
-    caption: Tensor
-    position: Position
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def to(self, device: torch.device | str, **kwargs: Any) -> Batch:
-        """The batch on another device; Lightning calls this."""
-        pixels, tokens, group, caption = (
-            tensor.to(device, **kwargs) for tensor in (self.pixels, self.tokens, self.group, self.caption)
-        )
-        return Batch(pixels, tokens, group, caption, self.position)
-
-
-@dataclass
-class Collate:
-    """Makes a `Batch` from raw samples: decodes, augments (or not), tokenises."""
-
-    preprocess: Preprocess
-    tokenizer: Tokenizer
-    augment: Augment | None
-
-    def __call__(self, samples: Sequence[Raw], position: Position, seed: int) -> Batch:
-        """Every random draw comes from `seed`, so that the batch does not depend on who makes it."""
-        height, _ = self.preprocess.size
-        if self.augment:
-            generator = torch.Generator().manual_seed(seed)
-            images = [decode(_image(s), s["__key__"], 2 * height) for s in samples]
-            pixels = normalise(
-                self.augment(images, height, generator), list(self.preprocess.mean), list(self.preprocess.std)
-            )
-        else:
-            pixels = torch.from_numpy(
-                self.preprocess.batch([decode(_image(s), s["__key__"]) for s in samples])
-            )
-        texts = [_text(s) for s in samples]
-        groups = [_group(s) for s in samples]
-        return Batch(
-            pixels,
-            torch.from_numpy(self.tokenizer(texts)),
-            torch.tensor([_number(group) for group in groups]),
-            torch.tensor([_number(text) for text in texts]),
-            position,
-        )
-
-
-def _image(sample: Raw) -> bytes:
-    for suffix in IMAGE_SUFFIXES:
-        if suffix in sample:
-            return sample[suffix]
-    raise _bad(sample, "no image in it")
-
-
-def _text(sample: Raw) -> str:
-    try:
-        return sample["txt"].decode("utf-8")
-    except KeyError:
-        raise _bad(sample, "no .txt in it") from None
-    except UnicodeDecodeError:
-        raise _bad(sample, "its text is not UTF-8") from None
-
-
-def _group(sample: Raw) -> str:
-    """The group of a sample; one without metadata, of shards made elsewhere, is a group of its own."""
-    try:
-        return str(json.loads(sample.get("json", b"{}")).get("group") or sample["__key__"])
-    except (ValueError, AttributeError):
-        raise _bad(sample, "its .json is no JSON object") from None
-
-
-def _bad(sample: Raw, what: str) -> DataError:
-    return DataError(f"{sample.get('__url__', 'shards')}: sample '{sample['__key__']}': {what}")
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
+from pathclip.shards import storage
+from pathclip.shards.captions import Captions
+from pathclip.shards.collate import Batch, Collate
+from pathclip.shards.groups import Groups
+from pathclip.shards.order import Reference, find_sources, folder_factors
+from pathclip.shards.reader import data_hash, shard_sizes
+from pathclip.shards.samples import SampleReader
+from pathclip.shards.stream import Position, ShardStream, StreamLoader
+from pathclip.shards.transforms import Augment
 
 
 class PairsDataModule(lightning.LightningDataModule):
     """Training and validation pairs of folders of shards.
 
     Args:
-        train: folder of shards, or several.
+        train: folder of shards, several, or a mapping of folder → factor: an epoch shows round(factor ×
+            pairs) of it. A folder is a path or an address in an object store, such as s3://bucket/train.
         val: folder of shards; no validation if None.
         batch_size: the global batch, over all processes.
         workers: loader processes per rank; 0 loads in the training process.
-        shuffle_buffer: samples held for shuffling.
+        shuffle_buffer: window of samples within which the order is shuffled.
+        groups: which pairs of the window share a global batch: 'any'; 'together', those of one group, so
+            that a multi-positive loss meets its positives; 'apart', none of one group, so that plain
+            softmax meets no false negative.
         augment: what happens to training pictures; None for the evaluation transform.
+        captions: how the texts of training pairs are put; None leaves them as they are.
         seed: of order and augmentation.
         limit: use only the first so many training samples; of the validation samples as many.
+        val_limit: use at most so many validation pairs, taken evenly from all; None uses all.
+        resume: where a run goes on: 'step' with its next batch, 'epoch' at the beginning of its epoch.
         preprocess: of the model.
         tokenizer: of the model.
+        teacher_tokenizer: of a teacher to distil from.
+
+    Raises:
+        ConfigError: factors that are none, or a val_limit below 1.
+        DataError: a folder holds no shards.
     """
 
     def __init__(
         self,
-        train: str | Sequence[str],
+        train: str | Sequence[str] | Mapping[str, float],
         preprocess: Preprocess,
         tokenizer: Tokenizer,
         val: str | None = None,
         batch_size: int = 64,
         workers: int = 2,
         shuffle_buffer: int = 2000,
+        groups: Groups = "any",
         augment: Augment | None = None,
+        captions: Captions | None = None,
         seed: int = 0,
         limit: int | None = None,
+        val_limit: int | None = 10_000,
+        resume: Literal["step", "epoch"] = "step",
+        teacher_tokenizer: Tokenizer | None = None,
     ):
         super().__init__()
-        self.train_folders = [train] if isinstance(train, str) else list(train)
+        if val_limit is not None and val_limit < 1:
+            raise ConfigError(f"data.val_limit is {val_limit}; it must be at least 1, or null for all pairs")
+        self.train_folders = folder_factors(train)
         self.val_folder = val
         self.batch_size, self.workers, self.shuffle_buffer = batch_size, workers, shuffle_buffer
-        self.seed, self.limit = seed, limit
+        self.groups, self.seed, self.limit, self.val_limit = groups, seed, limit, val_limit
+        self.resume = resume
         self.position = Position()
-        self._train_collate = Collate(preprocess, tokenizer, augment)
-        self._val_collate = Collate(preprocess, tokenizer, None)
+        self._train_collate = Collate(preprocess, tokenizer, augment, captions, teacher_tokenizer)
+        self._val_collate = Collate(preprocess, tokenizer, None, None, teacher_tokenizer)
         for folder in [*self.train_folders, *([val] if val else [])]:
             shard_sizes(folder)  # a wrong folder fails now, not after the model is built
+        self._hashes: dict[str, str | None] = {}
 
     def train_dataloader(self) -> StreamLoader:
         """The resumable stream of this rank."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return StreamLoader(self.stream(rank, world), lambda: self.position, self.workers)
+        rank = self.trainer.global_rank if self.trainer else 0
+        return StreamLoader(self.stream(rank, self._world()), lambda: self.position, self.workers)
 
     def stream(self, rank: int = 0, world: int = 1) -> ShardStream:
         """The training stream of one rank.
@@ -177,41 +106,65 @@ class PairsDataModule(lightning.LightningDataModule):
             rank,
             world,
             self.limit,
+            self.groups,
         )
 
     def val_dataloader(self) -> Any:
-        """Validation batches in the order of the shards; every rank sees all of them."""
+        """Validation batches in the order of the shards, read when their turn comes; every rank sees all."""
         if self.val_folder is None:
             return []
-        samples = [
-            {"__key__": s.key, "jpg": s.image, "txt": s.text.encode(), "json": json.dumps(dict(s.meta))}
-            for s in read_samples(self.val_folder, self.limit)
-        ]
-        return torch.utils.data.DataLoader(
-            _Listed(samples, self.batch_size, self._val_collate), batch_size=None
+        listed = ValidationPairs(
+            self.val_folder, self.batch_size, self._val_collate, self.limit, self.val_limit
         )
+        if listed.left_out and not (self.trainer and self.trainer.global_rank):
+            print(
+                f"validation uses {len(listed.references)} of {len(listed.references) + listed.left_out} "
+                "pairs, taken evenly from all; data.val_limit=null uses all",
+                file=sys.stderr,
+            )
+        return torch.utils.data.DataLoader(listed, batch_size=None)
 
     def describe(self) -> dict[str, Any]:
-        """For the model card: the folders of training pairs, how many are used, and the hash of each folder.
+        """For the model card and the record of a run.
 
-        The hash is that of the manifest beside the shards; None where shards made elsewhere have none.
+        Returns:
+            shards: the folders of training pairs.
+            factors: how often an epoch shows each of them.
+            pairs: how many different ones are used.
+            pairs_per_epoch: how many an epoch holds, repeated ones counted.
+            data_hash: of each folder, from the manifest beside the shards; None where shards made elsewhere
+                have none.
+            val, val_hash: the same of the validation pairs; None without.
         """
+        sources = find_sources(self.train_folders, self.limit)
         return {
-            "shards": [str(Path(folder)) for folder in self.train_folders],
-            "pairs": self.stream().samples,
-            "data_hash": [_data_hash(folder) for folder in self.train_folders],
+            "shards": [source.folder for source in sources],
+            "factors": [source.factor for source in sources],
+            "pairs": sum(source.samples for source in sources),
+            "pairs_per_epoch": sum(source.samples_per_epoch for source in sources),
+            "data_hash": self._train_hashes(),
+            "val": storage.folder_name(self.val_folder) if self.val_folder else None,
+            "val_hash": self._hash(self.val_folder) if self.val_folder else None,
         }
 
     def state_dict(self) -> dict[str, Any]:
         """The next batch to train on, and what its meaning depends on; part of every checkpoint."""
-        return {"epoch": self.position.epoch, "batch": self.position.batch, "order": self._order()}
+        return {
+            "epoch": self.position.epoch,
+            "batch": self.position.batch,
+            "world": self._world(),
+            "order": self._order(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues where the checkpoint was.
+        """Continues where the checkpoint was, or at the beginning of its epoch with resume='epoch'.
 
         Raises:
-            ConfigError: the checkpoint was made with something else that decides the order of the stream.
+            ConfigError: the checkpoint was made with something else that decides the order of the stream,
+                or with another number of processes.
         """
+        if "world" not in state_dict:
+            raise ConfigError("the checkpoint is of an earlier version, with another order; begin a new run")
         began = state_dict["order"]
         for key, now in self._order().items():
             if began[key] != now:
@@ -219,34 +172,82 @@ class PairsDataModule(lightning.LightningDataModule):
                     f"{key}={now}, but the run began with {began[key]}; a run goes on with what it began "
                     "with, or its stream would repeat some pairs and leave out others"
                 )
-        self.position = Position(int(state_dict["epoch"]), int(state_dict["batch"]))
+        before, now = int(state_dict["world"]), self._world()
+        if before != now and self.resume != "epoch":
+            # The pairs and their augmentation would be the same, but not dropout, which each process draws.
+            raise ConfigError(
+                f"the run began on {before} process{'es' if before > 1 else ''}, now there "
+                f"{'are' if now > 1 else 'is'} {now}: go on with {before}, or begin the epoch again with "
+                "resume=epoch"
+            )
+        position = Position(int(state_dict["epoch"]), int(state_dict["batch"]))
+        self.position = self._beginning(position) if self.resume == "epoch" else position
+
+    def _beginning(self, position: Position) -> Position:
+        """Of the epoch that is not finished: after the last batch of one, that is the next."""
+        finished = position.batch >= self.stream().steps
+        return Position(position.epoch + finished, 0)
+
+    def _world(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
 
     def _order(self) -> dict[str, Any]:
         """What decides which pairs stand in which batch, by its key in the config."""
         return {
             "data.batch_size": self.batch_size,
             "data.shuffle_buffer": self.shuffle_buffer,
+            "data.groups": self.groups,
             "seed": self.seed,
             "limit": self.limit,
-            "the hash of data.train": [_data_hash(folder) for folder in self.train_folders],
+            "the hash of data.train": self._train_hashes(),
+            "the factors of data.train": list(self.train_folders.values()),
         }
 
+    def _train_hashes(self) -> list[str | None]:
+        return [self._hash(folder) for folder in self.train_folders]
 
-def _data_hash(folder: str) -> str | None:
-    return read_manifest(folder).hash if (Path(folder) / MANIFEST).is_file() else None
+    def _hash(self, folder: str) -> str | None:
+        # Once: it goes into every checkpoint, and a manifest may lie in an object store.
+        if folder not in self._hashes:
+            self._hashes[folder] = data_hash(folder)
+        return self._hashes[folder]
 
 
-class _Listed(torch.utils.data.Dataset):
-    """Batches of a list of samples that fits in memory."""
+class ValidationPairs(torch.utils.data.Dataset):
+    """Batches of validation pairs in the order of their shards.
 
-    def __init__(self, samples: list[Raw], batch_size: int, collate: Collate):
-        self.samples, self.batch_size, self.collate = samples, batch_size, collate
+    Args:
+        folder: of shards.
+        batch_size: of all but the last.
+        collate: makes a batch.
+        first: use only the first so many pairs.
+        most: of these, use at most so many, taken evenly: shards often lie in the order of time or class.
+    """
+
+    def __init__(self, folder: str, batch_size: int, collate: Collate, first: int | None, most: int | None):
+        (source,) = find_sources(folder, first)
+        chosen = range(source.samples) if most is None else _evenly(source.samples, most)
+        everything = [Reference(shard, n) for shard, size in source.sizes.items() for n in range(size)]
+        self.references = [everything[n] for n in chosen]
+        self.left_out = source.samples - len(self.references)
+        self.batch_size, self.collate = batch_size, collate
+        self._reader = SampleReader(source.sizes)
 
     def __len__(self) -> int:
-        return -(-len(self.samples) // self.batch_size)
+        return -(-len(self.references) // self.batch_size)
 
     def __getitem__(self, index: int) -> Batch:
+        """One batch, which is read now.
+
+        Raises:
+            DataError: a shard or a sample cannot be read.
+        """
         if not 0 <= index < len(self):
             raise IndexError(index)
-        chunk = self.samples[index * self.batch_size : (index + 1) * self.batch_size]
-        return self.collate(chunk, Position(0, index), 0)
+        chosen = self.references[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.collate(self._reader.read(chosen), Position(0, index), 0)
+
+
+def _evenly(total: int, most: int) -> Sequence[int]:
+    count = min(total, most)
+    return [n * total // count for n in range(count)]

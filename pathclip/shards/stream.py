@@ -1,33 +1,25 @@
 """The training stream: shards in, whole batches out, in an order that seed and epoch alone decide.
 
-Every consumer (rank × worker) walks the same order and keeps what is its own. So the number of workers
-never changes a batch, a killed run continues with the batch that it would have seen next, more
+Every consumer (rank × worker) walks the same order of references and reads what is its own. So the number of
+workers never changes a batch, a killed run continues with the batch that it would have seen next, more
 consumers than shards is no problem, and two ranks see the two halves of what one rank would see.
 """
 
 from __future__ import annotations
 
-import hashlib
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pathclip.errors import ConfigError, DataError, PathclipError
-from pathclip.shards.reader import shard_sizes
+from pathclip.shards.groups import BATCHES, Groups
+from pathclip.shards.order import Folders, Reference, derived_seed, find_sources, mixed
+from pathclip.shards.samples import Raw, SampleReader
 
-Raw = dict[str, Any]
-
-
-def derived_seed(*parts: int | str) -> int:
-    """A 63-bit seed from several parts; unlike a sum, no two combinations meet."""
-    text = "/".join(map(str, parts)).encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
+__all__ = ["Fault", "Position", "Raw", "ShardStream", "StreamLoader", "derived_seed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,47 +34,54 @@ class ShardStream(IterableDataset):
     """Batches of one rank for one epoch.
 
     Args:
-        folders: each with shards and `sizes.json`.
+        folders: each with shards and `sizes.json`: paths or addresses in object stores. A mapping gives
+            each a factor; an epoch shows round(factor × samples) of it.
         batch_size: of this rank.
-        collate: makes a batch of `batch_size` raw samples; it gets (samples, position, generator seed).
+        collate: makes a batch of `batch_size` raw samples; it gets (samples, position, seed of the global
+            batch, place of the first sample in the global batch, size of the global batch).
         seed: of order and augmentation.
-        shuffle_buffer: samples held for shuffling; 0 keeps the order of the (permuted) shards.
+        shuffle_buffer: window of samples within which the order is shuffled; 0 keeps the order of the
+            (permuted) shards.
         rank: of this process.
         world: number of processes.
         limit: use only the first so many samples, in the order of the folders and their shards; every
             epoch shows the same ones.
+        groups: which samples of the window share a global batch: 'any'; 'together', those of one group;
+            'apart', none of one group.
 
     Raises:
-        ConfigError: a batch of one, or a limit below 1.
+        ConfigError: a batch of one, a limit below 1, a window below 0, or factors that are none.
         DataError: no shards, or fewer samples than one global batch.
     """
 
     def __init__(
         self,
-        folders: Sequence[str | Path],
+        folders: Folders,
         batch_size: int,
-        collate: Callable[[list[Raw], Position, int], Any],
+        collate: Callable[[list[Raw], Position, int, int, int], Any],
         seed: int = 0,
         shuffle_buffer: int = 2000,
         rank: int = 0,
         world: int = 1,
         limit: int | None = None,
+        groups: Groups = "any",
     ):
         super().__init__()
         if batch_size < 2:
             raise ConfigError(f"data.batch_size is {batch_size}; a contrastive batch needs at least 2 pairs")
         if limit is not None and limit < 1:
             raise ConfigError(f"limit is {limit}; it must be at least 1, or null for all pairs")
-        sizes = {
-            str(Path(folder) / name): size for folder in folders for name, size in shard_sizes(folder).items()
-        }
-        self.sizes: Mapping[str, int] = _first(sizes, limit)
+        if shuffle_buffer < 0:
+            raise ConfigError(f"data.shuffle_buffer is {shuffle_buffer}; 0 is the least")
+        self.sources = find_sources(folders, limit)
         self.batch_size, self.collate = batch_size, collate
-        self.seed, self.shuffle_buffer = seed, shuffle_buffer
+        self.seed, self.shuffle_buffer, self.groups = seed, shuffle_buffer, groups
         self.rank, self.world = rank, world
+        sizes = {shard: size for source in self.sources for shard, size in source.sizes.items()}
+        self._reader = SampleReader(sizes, with_groups=groups != "any")
         # In shared memory: worker processes outlive an epoch and must learn where the next one begins.
         self._place = torch.zeros(2, dtype=torch.int64).share_memory_()
-        where = ", ".join(map(str, folders))
+        where = ", ".join(source.folder for source in self.sources)
         if not self.samples:
             raise DataError(f"{where}: no pairs in it")
         if self.steps < 1:
@@ -104,13 +103,27 @@ class ShardStream(IterableDataset):
 
     @property
     def samples(self) -> int:
-        """Samples in an epoch before the last incomplete batch is left out."""
-        return sum(self.sizes.values())
+        """Samples in an epoch, repeated ones counted, before the last incomplete batch is left out."""
+        return sum(source.samples_per_epoch for source in self.sources)
 
     @property
     def steps(self) -> int:
         """Batches in an epoch, the same on every rank; the incomplete one at the end is left out."""
         return self.samples // (self.batch_size * self.world)
+
+    def global_batches(self, epoch: int) -> Iterator[list[Reference]]:
+        """The batches over all ranks of an epoch, as references: rank r has the r-th part of each.
+
+        Raises:
+            DataError: a shard cannot be read, where groups must be known.
+        """
+        return BATCHES[self.groups](
+            mixed(self.sources, derived_seed(self.seed, epoch, "order")),
+            self.batch_size * self.world,
+            self.shuffle_buffer,
+            derived_seed(self.seed, epoch, "samples"),
+            self._reader.group,
+        )
 
     def __iter__(self) -> Iterator[Any]:
         """Batches from `position` on; a fault in the data comes out as a `Fault`, see there."""
@@ -123,119 +136,14 @@ class ShardStream(IterableDataset):
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
         start = self.position
-        own = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        for index, samples in enumerate(self._global_batches(start.epoch)):
+        offset, total = self.rank * self.batch_size, self.world * self.batch_size
+        for index, batch in enumerate(self.global_batches(start.epoch)):
             # The loader takes from its workers in turn, beginning with the first: so count from the start.
             if index < start.batch or (index - start.batch) % count != number:
                 continue
-            seed = derived_seed(self.seed, start.epoch, index, self.rank, "augment")
-            yield self.collate(samples[own], Position(start.epoch, index), seed)
-
-    def _global_batches(self, epoch: int) -> Iterator[list[Raw]]:
-        import webdataset as wds
-
-        pipeline = wds.DataPipeline(
-            _ShardOrder(list(self.sizes), derived_seed(self.seed, epoch, "shards")),
-            _open_shards,
-            partial(wds.tariterators.tar_file_expander, handler=_name_the_shard),
-            partial(wds.tariterators.group_by_keys, handler=_name_the_sample),
-            _Take(self.sizes),
-            _Shuffle(self.shuffle_buffer, derived_seed(self.seed, epoch, "samples")),
-        )
-        batch: list[Raw] = []
-        size = self.batch_size * self.world
-        steps = 0
-        for sample in pipeline:
-            batch.append(sample)
-            if len(batch) == size:
-                yield batch
-                batch = []
-                steps += 1
-                if steps == self.steps:
-                    return
-        raise DataError(
-            f"the shards hold fewer samples than sizes.json says ({steps} of {self.steps} batches); "
-            "write them again or correct sizes.json"
-        )
-
-
-@dataclass
-class _ShardOrder:
-    urls: list[str]
-    seed: int
-
-    def __call__(self) -> Iterator[Raw]:
-        order = list(self.urls)
-        random.Random(self.seed).shuffle(order)
-        for url in order:
-            yield {"url": url}
-
-
-def _open_shards(source: Iterable[Raw]) -> Iterator[Raw]:
-    """Opens local files only: webdataset's own opener would run a shell for 'pipe:' addresses."""
-    for sample in source:
-        with Path(sample["url"]).open("rb") as stream:
-            yield {**sample, "stream": stream}
-
-
-@dataclass
-class _Take:
-    """Keeps as many samples of each shard as `sizes` says: a limit may cut the last one."""
-
-    sizes: Mapping[str, int]
-
-    def __call__(self, source: Iterable[Raw]) -> Iterator[Raw]:
-        taken: dict[str, int] = {}
-        for sample in source:
-            url = sample["__url__"]
-            taken[url] = taken.get(url, 0) + 1
-            if taken[url] <= self.sizes[url]:
-                yield sample
-
-
-def _first(sizes: Mapping[str, int], limit: int | None) -> dict[str, int]:
-    """Shards and samples of each that hold the first `limit` samples."""
-    left = sum(sizes.values()) if limit is None else limit
-    first = {}
-    for url, size in sizes.items():
-        if left > 0:
-            first[url] = min(size, left)
-            left -= size
-    return first
-
-
-@dataclass
-class _Shuffle:
-    """Holds `size` samples and gives out a random one for each that comes in."""
-
-    size: int
-    seed: int
-
-    def __call__(self, source: Iterable[Raw]) -> Iterator[Raw]:
-        rng = random.Random(self.seed)
-        held: list[Raw] = []
-        for sample in source:
-            if len(held) < self.size:
-                held.append(sample)
-                continue
-            if not held:
-                yield sample
-                continue
-            place = rng.randrange(len(held))
-            sample, held[place] = held[place], sample
-            yield sample
-        rng.shuffle(held)
-        yield from held
-
-
-def _name_the_shard(error: BaseException) -> bool:
-    # webdataset has put the shard at the end of the arguments, and the stream behind the first.
-    reason = str(error.args[0]).split(" @ <")[0]
-    raise DataError(f"{error.args[-1]}: not a readable shard ({reason}); write the shards again") from error
-
-
-def _name_the_sample(error: BaseException) -> bool:
-    raise DataError(f"{error.args[-1]}: {error.args[0]}; write the shards again") from error
+            samples = self._reader.read(batch[offset : offset + self.batch_size])
+            seed = derived_seed(self.seed, start.epoch, index, "augment")
+            yield self.collate(samples, Position(start.epoch, index), seed, offset, total)
 
 
 @dataclass(frozen=True, slots=True)

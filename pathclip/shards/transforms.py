@@ -1,27 +1,48 @@
-"""Training-time augmentation on whole batches of uint8 tensors, every picture with its own draw."""
+"""Training-time augmentation on whole batches, every picture with its own draw."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from pathclip.errors import DataError
-from pathclip.runtime.preprocess import open_image
+from pathclip.errors import ConfigError
+from pathclip.shards.colour import adjust, luma, shift_hue
+from pathclip.shards.decode import EncodedPicture
+from pathclip.shards.geometry import (
+    Affine,
+    Box,
+    Perspective,
+    check_range,
+    fixed_crop_box,
+    resize,
+    resized_crop_box,
+    symmetry,
+    warp,
+)
+from pathclip.shards.stain import StainJitter
 
-_LUMA = (0.299, 0.587, 0.114)
+# Pictures worked on at a time: few enough that they stay in the processor's cache from step to step.
+_GROUP = 8
+# Numbers drawn for each picture, whether they are used or not: so no setting changes what another one does.
+_COLUMNS = {"crop": 4, "symmetry": 1, "flip": 1, "affine": 5, "perspective": 9, "stain": 6, "colour": 5}
 
 
 @dataclass(frozen=True)
 class Augment:
-    """What happens to a training picture. Every range is that of torchvision's transform of the name.
+    """What happens to a training picture, in this order. Ranges are those of torchvision's transforms.
 
     Args:
-        scale: smallest and largest share of the picture's area that is cropped.
-        ratio: smallest and largest aspect ratio of the crop.
+        scale: smallest and largest share of the picture's area that is cropped; null with `resize`.
+        ratio: smallest and largest aspect ratio of a crop by `scale`.
+        resize: pixels of the shorter side before a square of the model's size is cropped at random.
         dihedral: any of the 8 flips and right-angle rotations; tissue has no up.
+        flip: share of pictures that are mirrored left to right.
+        affine: rotation, shift, zoom and shear.
+        perspective: corners moved inwards.
+        stain: amounts of haematoxylin, eosin and DAB changed.
         brightness: factor drawn from [1 - b, 1 + b].
         contrast: likewise, about the picture's mean luma.
         saturation: likewise.
@@ -29,9 +50,14 @@ class Augment:
         grey: share of pictures that lose all colour.
     """
 
-    scale: tuple[float, float] = (0.5, 1.0)
+    scale: tuple[float, float] | None = (0.5, 1.0)
     ratio: tuple[float, float] = (0.8, 1.25)
+    resize: int | None = None
     dihedral: bool = True
+    flip: float = 0.0
+    affine: Affine | None = None
+    perspective: Perspective | None = None
+    stain: StainJitter | None = None
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.8
@@ -39,110 +65,113 @@ class Augment:
     grey: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("scale", "ratio"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name} is [{low}, {high}]; it needs 0 < low <= high")
+        if (self.scale is None) == (self.resize is None):
+            raise ValueError("it takes either scale or resize; set the other one to null")
+        if self.scale is not None:
+            check_range("scale", self.scale)
+            if self.scale[1] > 1:
+                raise ValueError(f"scale is {list(self.scale)}; no crop has more than the whole area, 1")
+        if self.resize is not None and self.resize < 1:
+            raise ValueError(f"resize is {self.resize}; it must be at least 1 pixel")
+        check_range("ratio", self.ratio)
+        for name in ("brightness", "contrast", "saturation", "grey", "flip"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         if not 0 <= self.hue <= 0.5:
             raise ValueError(f"hue is {self.hue}; it must lie in [0, 0.5]")
-        if not 0 <= self.grey <= 1:
-            raise ValueError(f"grey is {self.grey}; it must lie in [0, 1]")
 
-    def __call__(self, images: list[Image.Image], size: int, generator: torch.Generator) -> Tensor:
-        """Crops, turns and recolours.
+    def require_size(self, size: int) -> None:
+        """Raises ConfigError where pictures of `size` pixels cannot be cut from the resized ones."""
+        if self.resize is not None and self.resize < size:
+            raise ConfigError(
+                f"data.augment.resize: {self.resize} pixels are fewer than the {size} of the model's input"
+            )
+
+    def __call__(
+        self,
+        pictures: Sequence[EncodedPicture],
+        size: int,
+        generator: torch.Generator,
+        offset: int = 0,
+        total: int | None = None,
+    ) -> Tensor:
+        """Decodes, crops, moves and recolours.
 
         Args:
-            images: RGB, of any sizes.
+            pictures: of any sizes.
             size: edge of the result in pixels.
-            generator: decides everything that is drawn.
+            generator: decides everything that is drawn; the result depends on nothing else.
+            offset: where in the global batch these pictures begin; draws are made for all of it.
+            total: pictures in the global batch; None if it ends with these.
 
         Returns:
             float32 [n, 3, size, size] in [0, 1].
+
+        Raises:
+            ConfigError: `resize` is smaller than `size`.
+            DataError: a picture cannot be decoded; names the sample.
         """
-        crops = [self._crop(image, size, generator) for image in images]
-        batch = torch.stack(crops).permute(0, 3, 1, 2).float() / 255
-        if self.dihedral:
-            batch = _dihedral(batch, generator)
-        return self._colour(batch, generator)
+        self.require_size(size)
+        n = len(pictures)
+        table = torch.rand(
+            offset + n if total is None else total, sum(_COLUMNS.values()), generator=generator
+        )
+        rows = table[offset : offset + n].split(list(_COLUMNS.values()), 1)
+        draws = dict(zip(_COLUMNS, rows, strict=True))
+        crops = self._crops(pictures, size, draws)
+        matrices = self._matrices(draws)
+        batch = torch.empty(n, 3, size, size)
+        for start in range(0, n, _GROUP):
+            members = slice(start, start + _GROUP)
+            group = batch[members]
+            group.copy_(crops[members]).div_(255)
+            if matrices is not None:
+                group.copy_(warp(group, matrices[members]))
+            if self.stain:
+                self.stain(group, draws["stain"][members])
+            self._recolour(group, draws["colour"][members])
+        return batch
 
-    def _crop(self, image: Image.Image, size: int, generator: torch.Generator) -> Tensor:
-        """A random crop with random area and aspect, resized by PIL as the evaluation transform does."""
-        width, height = image.size
-        draw = torch.rand(4, generator=generator)
-        area = width * height * (self.scale[0] + float(draw[0]) * (self.scale[1] - self.scale[0]))
-        ratio = self.ratio[0] * (self.ratio[1] / self.ratio[0]) ** float(draw[1])
-        crop_width = min(width, max(1, round((area * ratio) ** 0.5)))
-        crop_height = min(height, max(1, round((area / ratio) ** 0.5)))
-        left = float(draw[2]) * (width - crop_width)
-        top = float(draw[3]) * (height - crop_height)
-        box = (left, top, left + crop_width, top + crop_height)
-        resized = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
-        return torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8).view(size, size, 3)
+    def _crops(self, pictures: Sequence[EncodedPicture], size: int, draws: dict[str, Tensor]) -> Tensor:
+        """uint8 [n, 3, size, size], cropped, resized and turned."""
+        symmetries = (draws["symmetry"][:, 0] * 8 * self.dihedral).int().tolist()
+        flips = (draws["flip"][:, 0] < self.flip).tolist()
+        crops = torch.empty(len(pictures), 3, size, size, dtype=torch.uint8)
+        for row, picture in enumerate(pictures):
+            box = self._box(picture.size, size, draws["crop"][row])
+            crop = symmetry(resize(picture.crop(box, at_least=size), size), symmetries[row])
+            crops[row] = crop.flip(2) if flips[row] else crop
+        return crops
 
-    def _colour(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        n = len(batch)
-        draw = torch.rand(n, 5, generator=generator)[:, :, None, None, None] * 2 - 1
-        luma = torch.tensor(_LUMA)[None, :, None, None]
-        if self.brightness:
-            batch = (batch * (1 + self.brightness * draw[:, 0])).clamp(0, 1)
-        if self.contrast:
-            mean = (batch * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True)
-            batch = (mean + (batch - mean) * (1 + self.contrast * draw[:, 1])).clamp(0, 1)
-        if self.saturation:
-            grey = (batch * luma).sum(1, keepdim=True)
-            batch = (grey + (batch - grey) * (1 + self.saturation * draw[:, 2])).clamp(0, 1)
+    def _box(self, picture: tuple[int, int], size: int, draw: Tensor) -> Box:
+        if self.scale is None:
+            assert self.resize is not None
+            return fixed_crop_box(picture, self.resize, size, draw)
+        return resized_crop_box(picture, self.scale, self.ratio, draw)
+
+    def _matrices(self, draws: dict[str, Tensor]) -> Tensor | None:
+        """Affine map and perspective as one homography, so that pictures are sampled once."""
+        if not (self.affine or self.perspective):
+            return None
+        matrices = torch.eye(3, dtype=torch.float64)
+        for warping, name in ((self.affine, "affine"), (self.perspective, "perspective")):
+            if warping:
+                matrices = warping.matrices(draws[name].double()) @ matrices
+        return matrices
+
+    def _recolour(self, group: Tensor, draw: Tensor) -> None:
+        signed = draw * 2 - 1
+        if self.brightness or self.contrast or self.saturation:
+            strength = torch.tensor([self.brightness, self.contrast, self.saturation])
+            adjust(group, *(1 + strength * signed[:, :3]).unbind(1))
         if self.hue:
-            batch = shift_hue(batch, self.hue * draw[:, 3].reshape(n))
+            shift_hue(group, self.hue * signed[:, 3])
         if self.grey:
-            grey = (batch * luma).sum(1, keepdim=True)
-            batch = torch.where((draw[:, 4] + 1) / 2 < self.grey, grey, batch)
-        return batch.contiguous()
+            for row in (draw[:, 4] < self.grey).nonzero().flatten().tolist():
+                group[row] = luma(group[row : row + 1])
 
 
-def shift_hue(batch: Tensor, shift: Tensor) -> Tensor:
-    """Turns the hue of RGB pictures [n, 3, h, w] in [0, 1] by `shift` [n], as a share of the circle.
-
-    HSV after Smith (1978), with value and saturation kept, on the whole batch at once.
-    """
-    high, low = batch.amax(1), batch.amin(1)
-    chroma = high - low
-    red, green, blue = batch.unbind(1)
-    safe = chroma.clamp_min(1e-8)
-    sector = torch.where(
-        high == red,
-        (green - blue) / safe,
-        torch.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
-    hue = (sector / 6 + shift[:, None, None]) % 1.0
-    offsets = torch.tensor([5.0, 3.0, 1.0])[None, :, None, None]
-    place = (offsets + hue[:, None] * 6) % 6
-    ramp = torch.minimum(place, 4 - place).clamp(0, 1)
-    return high[:, None] - chroma[:, None] * ramp
-
-
-def _dihedral(batch: Tensor, generator: torch.Generator) -> Tensor:
-    turned = batch.clone()
-    which = torch.randint(8, (len(batch),), generator=generator)
-    for symmetry in range(1, 8):
-        rows = (which == symmetry).nonzero().flatten()
-        if len(rows):
-            picked = torch.rot90(batch[rows], symmetry % 4, (2, 3))
-            turned[rows] = picked.flip(3) if symmetry >= 4 else picked
-    return turned
-
-
-def normalise(batch: Tensor, mean: list[float], std: list[float]) -> Tensor:
-    """(x - mean) / std per channel; [n, 3, h, w] in, the same shape out."""
-    return (batch - torch.tensor(mean)[None, :, None, None]) / torch.tensor(std)[None, :, None, None]
-
-
-def decode(image: bytes, name: str, at_least: int | None = None) -> Image.Image:
-    """Decodes one picture to RGB; a JPEG may come out smaller, but no smaller than `at_least` pixels.
-
-    Raises:
-        DataError: undecodable; `name` is in the message.
-    """
-    try:
-        return open_image(image, draft_to=at_least)
-    except DataError as error:
-        raise DataError(f"sample '{name}': {error}") from None
+def normalise(batch: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(x - mean) / std per channel, in place; [n, 3, h, w] in, the same tensor out."""
+    shape = (1, 3, 1, 1)
+    return batch.sub_(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape))

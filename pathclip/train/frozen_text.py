@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pathclip.model.towers import Towers
+
 # 200,000 captions at 384 floats are 300 MB.
 MAX_HELD = 200_000
 
@@ -24,6 +26,14 @@ class FrozenText:
         self._text = model.text
         self._held: dict[bytes, Tensor] = {}
         self._max_held = max_held
+
+    @staticmethod
+    def serves(towers: Towers) -> bool:
+        """Whether the text trunk is a Hugging Face one of which nothing at all is trained."""
+        if towers.text_config is None:
+            return False
+        trunk: Any = towers.model.text
+        return not any(parameter.requires_grad for parameter in trunk.transformer.parameters())
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Unnormalised text features [n, d] for tokens int64 [n, length], padding included."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pathclip.model.losses import Features
 from pathclip.model.towers import Towers
-from pathclip.shards.datamodule import Batch
-from pathclip.shards.stream import Position
+from pathclip.runtime.tokenizer import Tokenizer
+from pathclip.shards.collate import Batch
+from pathclip.shards.stream import Position, derived_seed
 from pathclip.train.frozen_text import FrozenText
-from pathclip.train.probe import recall_at
+from pathclip.train.micro_batches import in_micro_batches
+from pathclip.train.parameter_groups import parameter_groups
+from pathclip.train.probe import recall_at, zero_shot
 
 MAX_LOG_SCALE = math.log(100)
 
@@ -25,9 +29,16 @@ class ContrastiveTask(lightning.LightningModule):
 
     Args:
         towers: the dual encoder; its `locked` towers stay as they are.
-        loss: takes (image, text, logit_scale, group, caption); see `pathclip.model.losses`.
-        optimizer: makes an optimiser from parameter groups.
+        loss: takes `Features` and gives named terms; see `pathclip.model.losses`.
+        optimizer: makes an optimiser from parameter groups; a `functools.partial` with `weight_decay`.
         schedule: learning-rate factor as a function of (step, total steps).
+        seed: of dropout and patch dropout.
+        layer_decay: factor of the learning rate from each layer to the one below; one, or by tower.
+        micro_batch: pairs that go through the towers at a time, so that activations of no more are held;
+            the loss still sees the whole batch. None for all at once.
+        channels_last: memory layout of pictures and kernels.
+        prompts: templates with `{}` of the zero-shot probe, where validation pairs have labels.
+        teacher: gives (image, text, scale) for (pixels, tokens), to distil from.
     """
 
     def __init__(
@@ -36,47 +47,68 @@ class ContrastiveTask(lightning.LightningModule):
         loss: nn.Module,
         optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer],
         schedule: Callable[[int, int], float],
+        seed: int = 0,
+        layer_decay: float | Mapping[str, float] = 1.0,
+        micro_batch: int | None = None,
+        channels_last: bool = False,
+        prompts: Sequence[str] = ("{}",),
+        teacher: Any = None,
     ):
         super().__init__()
         self.towers = towers
         self.model: Any = towers.model
         self.loss = loss
-        self._optimizer, self._schedule = optimizer, schedule
-        self._frozen_text = FrozenText(self.model) if "text" in towers.locked and towers.text_config else None
-        self._held: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.seed, self.micro_batch, self.prompts = seed, micro_batch, prompts
+        self._optimizer, self._schedule, self._layer_decay = optimizer, schedule, layer_decay
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self._frozen_text = FrozenText(self.model) if FrozenText.serves(towers) else None
+        self._teacher = (teacher,)  # in a tuple: a module would become part of the checkpoint
+        self._validated: list[tuple[Tensor, Tensor, Batch]] = []
+        self.model.to(memory_format=self._layout)
 
     def on_fit_start(self) -> None:
         """Sets the mode of every module: Lightning leaves them as they were built, or loaded."""
         self.train()
 
     def train(self, mode: bool = True) -> ContrastiveTask:
-        """Locked trunks stay in eval mode: no dropout, no drift of running statistics."""
+        """What is locked stays in eval mode: no dropout, no drift of running statistics."""
         super().train(mode)
-        if "image" in self.towers.locked:
-            getattr(self.model.visual, "trunk", self.model.visual).eval()
-        if "text" in self.towers.locked and hasattr(self.model, "text"):
-            getattr(self.model.text, "transformer", self.model.text).eval()
+        self.towers.still()
         return self
 
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """L2-normalised image and text features, each [n, d]."""
-        text = self._frozen_text(batch.tokens) if self._frozen_text else self.model.encode_text(batch.tokens)
-        return functional.normalize(self.model.encode_image(batch.pixels), dim=-1), functional.normalize(
-            text, dim=-1
+    def features(self, batch: Batch) -> Features:
+        """What the loss is computed from, for the pairs of this process."""
+        pixels = batch.pixels.to(memory_format=self._layout)
+        outputs = in_micro_batches(self._towers_on, (pixels, batch.tokens), self.micro_batch, self.model)
+        teacher = self._teach(batch)
+        return Features(
+            group=batch.group,
+            caption=batch.caption,
+            logit_scale=self.model.logit_scale.exp(),
+            logit_bias=getattr(self.model, "logit_bias", None),
+            **dict(zip(("image", "text", "token_logits", "token_labels"), outputs, strict=False)),
+            **teacher,
         )
+
+    def loss_of(self, batch: Batch) -> Tensor:
+        """The loss alone, with its graph; nothing is logged."""
+        return sum_of(self.loss(self.features(batch)))
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """The loss of one batch; a loss that is no number ends the run with a clear message."""
-        image, text = self.embed(batch)
-        loss = self.loss(image, text, self.model.logit_scale.exp(), batch.group, batch.caption)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {self.global_step}: "
-                "lower optim.lr or use trainer.precision=32-true"
-            )
+        # A run that goes on must draw what an undisturbed one would, so the draws depend on the place alone.
+        torch.manual_seed(
+            derived_seed(self.seed, batch.position.epoch, batch.position.batch, self.global_rank, "step")
+        )
+        terms = self.loss(self.features(batch))
+        loss = sum_of(terms)
+        self._refuse_no_number(loss)
         # The stream continues after the last batch that was trained on, not after the last one fetched.
         self.trainer.datamodule.position = Position(batch.position.epoch, batch.position.batch + 1)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        shared = {"batch_size": len(batch), "sync_dist": self.trainer.world_size > 1}
+        self.log("train/loss", loss, prog_bar=True, **shared)
+        if len(terms) > 1:
+            self.log_dict({f"train/{name}": value for name, value in terms.items()}, **shared)
         self.log("train/logit_scale", self.model.logit_scale.exp().mean(), batch_size=len(batch))
         return loss
 
@@ -91,36 +123,95 @@ class ContrastiveTask(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Embeds; the figures come at the end, over all of the validation pairs."""
-        # Not the batch itself: its pixels would stay in memory for the whole of the validation.
-        self._held.append((*self.embed(batch), batch.group, batch.caption))
+        features = self.features(batch)
+        # Its pixels would stay in memory for the whole of the validation.
+        batch.pixels = batch.pixels[:0]
+        self._validated.append((features.image, features.text, batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Loss and retrieval on the validation pairs; pairs with the same text count as right."""
-        if not self._held:
+        """Loss, retrieval and zero-shot accuracy on the validation pairs."""
+        if not self._validated:
             return
-        image, text, group, caption = (torch.cat(parts) for parts in zip(*self._held, strict=True))
-        # Shards often lie in the order of their classes; a batch of one class has no negatives to tell from.
-        order = torch.randperm(len(image), generator=torch.Generator().manual_seed(0)).to(image.device)
-        scale, size = self.model.logit_scale.exp(), self.trainer.datamodule.batch_size
-        losses = [
-            self.loss(image[rows], text[rows], scale, group[rows], caption[rows]) * len(rows)
-            for rows in order.split(size)
-        ]
-        self.log("val/loss", torch.stack(losses).sum() / len(image), prog_bar=True)
+        images, texts, batches = zip(*self._validated, strict=True)
+        image, text = torch.cat(images), torch.cat(texts)
+        caption = torch.cat([batch.caption for batch in batches])
+        group = torch.cat([batch.group for batch in batches])
+        labels = [label for batch in batches for label in batch.labels]
+        self._validated.clear()
+        self.log("val/loss", self._validation_loss(image, text, group, caption), prog_bar=True)
         for k in (1, 5, 10):
-            if k < len(image):
+            if k < len(image):  # pairs with the same text count as right
                 self.log(f"val/text_to_image_recall@{k}", recall_at(k, text, image, caption), prog_bar=k == 5)
-        self._held.clear()
+                self.log(f"val/image_to_text_recall@{k}", recall_at(k, image, text, caption))
+        classes = sorted({label for label in labels if label})
+        if len(classes) > 1:
+            rows = torch.tensor([index for index, label in enumerate(labels) if label], device=image.device)
+            right = torch.tensor([classes.index(label) for label in labels if label], device=image.device)
+            accuracy = zero_shot(image[rows], self._class_embeddings(classes), right)
+            self.log("val/zero_shot_balanced_accuracy", accuracy, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """Weight decay on matrices and kernels only: not on norms, biases and the logit scale."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = self._optimizer(
-            [
-                {"params": [p for p in trained if p.ndim >= 2]},
-                {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-            ]
-        )
+        """Parameter groups with their own learning rates and weight decay, and the schedule by step."""
+        decay = float(getattr(self._optimizer, "keywords", {}).get("weight_decay", 0.0))
+        groups = parameter_groups(self.towers, decay, self._layer_decay)
+        scales = [group.pop("lr_scale") for group in groups]
+        optimizer = self._optimizer(groups)
+        for group, scale in zip(optimizer.param_groups, scales, strict=True):
+            group["lr"] *= scale
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._schedule(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _towers_on(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
+        """L2-normalised image and text features; of a model with a decoder its logits and labels too."""
+        if hasattr(self.model, "text_decoder") and self.training:
+            out = self.model(pixels, tokens)
+            return out["image_features"], out["text_features"], out["logits"], out["labels"]
+        text = self._frozen_text(tokens) if self._frozen_text else self.model.encode_text(tokens)
+        image = self.model.encode_image(pixels)
+        return functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
+
+    def _teach(self, batch: Batch) -> dict[str, Any]:
+        (teacher,) = self._teacher
+        if teacher is None or not self.training:
+            return {}
+        image, text, scale = teacher(batch.pixels, batch.teacher_tokens)
+        return {"teacher_image": image, "teacher_text": text, "teacher_scale": scale}
+
+    def _refuse_no_number(self, loss: Tensor) -> None:
+        # Looking at a number makes a GPU wait: there only as often as metrics are logged.
+        if loss.is_cuda and self.global_step % self.trainer.log_every_n_steps:
+            return
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.global_step}: "
+                "lower optim.lr or use trainer.precision=32-true"
+            )
+
+    def _validation_loss(self, image: Tensor, text: Tensor, group: Tensor, caption: Tensor) -> Tensor:
+        """The contrastive loss over batches of the training's size, in one fixed order."""
+        # Shards often lie in the order of their classes; a batch of one class has no negatives to tell from.
+        order = torch.randperm(len(image), generator=torch.Generator().manual_seed(0)).to(image.device)
+        scale, bias = self.model.logit_scale.exp(), getattr(self.model, "logit_bias", None)
+        total = image.new_zeros(())
+        for rows in order.split(self.trainer.datamodule.batch_size):
+            part = Features(image[rows], text[rows], scale, group[rows], caption[rows], logit_bias=bias)
+            total = total + sum_of(self.loss(part)) * len(rows)
+        return total / len(image)
+
+    def _class_embeddings(self, classes: Sequence[str]) -> Tensor:
+        """L2-normalised [classes, d]: the mean over the prompts of each class."""
+        tokenizer = Tokenizer(
+            self.towers.tokenizer_json.encode(), self.towers.context_length, self.towers.pad_id
+        )
+        means = []
+        for name in classes:
+            prompts = [template.replace("{}", name) for template in self.prompts]
+            tokens = torch.from_numpy(tokenizer(prompts)).to(self.device)
+            means.append(functional.normalize(self.model.encode_text(tokens), dim=-1).mean(0))
+        return functional.normalize(torch.stack(means), dim=-1)
+
+
+def sum_of(terms: Mapping[str, Tensor]) -> Tensor:
+    """The loss: the sum of its terms."""
+    return torch.stack([*terms.values()]).sum()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,31 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_only
 
-from pathclip import atomic
 from pathclip.config import build, check_values, output_folder
 from pathclip.errors import ConfigError, PathclipError
-from pathclip.model.towers import Towers
+from pathclip.model.teacher import Teacher
+from pathclip.model.towers import Towers, checkpoint_gradients
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
-from pathclip.shards.reader import shard_sizes
 from pathclip.train.allocator import keep_freed_memory
-from pathclip.train.callbacks import LAST, check_checkpoint, find_checkpoint, record_run
+from pathclip.train.callbacks import Ema
+from pathclip.train.checkpoints import (
+    BEST,
+    FOLDER,
+    LAST,
+    AtomicCheckpointIO,
+    check_checkpoint,
+    find_checkpoint,
+)
+from pathclip.train.precision import with_precision
+from pathclip.train.rehearsal import rehearse
+from pathclip.train.run_folder import record_run
+from pathclip.train.sharded import ShardedTask, SplitWeights, of_model, whole_weights
+from pathclip.train.shards import shard_folders
 from pathclip.train.task import ContrastiveTask
 
-CURATED_WITH = "curated_with.json"
 VALUES = {
     "seed": int,
     "ckpt": str | None,
@@ -35,6 +46,13 @@ VALUES = {
     "licence": str | None,
     "prompts": list[str],
     "curate": list[str] | None,
+    "teacher": str | None,
+    "micro_batch": int | None,
+    "layer_decay": float | dict[str, float],
+    "grad_checkpointing": bool,
+    "compile": bool,
+    "channels_last": bool,
+    "sweep_metric": str,
 }
 
 
@@ -54,64 +72,76 @@ def train(cfg: Any) -> TrainResult:
         cfg: as `pathclip.launch.compose("train", overrides)` gives it.
 
     Raises:
-        PathclipError: a wrong value, folder or weights file; a loss that is no number.
+        PathclipError: a wrong value, folder or weights file; a run that cannot fit; a loss that is no number.
     """
-    check_values(cfg, VALUES, at_least={"seed": 0, "limit": 1})
-    out = str(output_folder(cfg))
-    checkpoint = find_checkpoint(cfg.ckpt, out)
-    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    torch.set_float32_matmul_precision("high")
-    keep_freed_memory()
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a pass over every new tensor
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings hide what matters
-    # Lightning looks for the position in the loader; ours is kept by the data module, with the checkpoint.
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*Total length of .* across ranks is zero.*")  # no data.val
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # locked towers
+    check_values(cfg, VALUES, at_least={"seed": 0, "limit": 1, "micro_batch": 1})
+    out = output_folder(cfg)
+    checkpoint = find_checkpoint(cfg.ckpt, str(out), _remote(cfg))
+    _prepare_process(cfg.seed)
 
     # What may be wrong in the config is found before any long work.
     loss, optimizer, schedule = (build(cfg[key], key) for key in ("loss", "optim", "schedule"))
     towers: Towers = build(cfg.model, "model")
+    preprocess = Preprocess.from_card(towers.preprocess_cfg)
+    teacher = Teacher(cfg.teacher, preprocess) if cfg.teacher else None
     data = build(
-        {**cfg.data, **_shard_folders(cfg, out)},
+        {**cfg.data, **shard_folders(cfg, str(out))},
         "data",
-        preprocess=Preprocess.from_card(towers.preprocess_cfg),
-        tokenizer=Tokenizer(towers.tokenizer_json.encode(), towers.context_length, pad_id=0),
+        preprocess=preprocess,
+        tokenizer=Tokenizer(towers.tokenizer_json.encode(), towers.context_length, towers.pad_id),
+        teacher_tokenizer=teacher.tokenizer if teacher else None,
         seed=cfg.seed,
         limit=cfg.limit,
+        resume=cfg.resume,
     )
-    data.stream()  # too few pairs for one batch: say so before the long work
-    task = ContrastiveTask(towers, loss, optimizer, schedule)
-    if cfg.save_untrained:
-        towers.save(Path(out) / "untrained", {"name": f"{towers.name}, untrained", "prompts": _prompts(cfg)})
-
+    if cfg.grad_checkpointing:
+        checkpoint_gradients(towers)
+    trainer = _trainer(cfg, str(out))
+    average = any(isinstance(callback, Ema) for callback in trainer.callbacks)
+    kind = ContrastiveTask
+    if isinstance(trainer.strategy, SplitWeights):
+        kind = ShardedTask
+        if average:
+            raise ConfigError("callbacks.ema.decay: weights that are split (trainer=fsdp) cannot be averaged")
+    task = kind(
+        towers,
+        loss,
+        optimizer,
+        schedule,
+        seed=cfg.seed,
+        layer_decay=cfg.layer_decay,
+        micro_batch=cfg.micro_batch,
+        channels_last=cfg.channels_last,
+        prompts=list(cfg.prompts),
+        teacher=teacher,
+    )
+    data.stream(world=trainer.world_size)  # too few pairs for one batch: say so before the long work
     if checkpoint:
         check_checkpoint(checkpoint, task)
+    rehearse(
+        task,
+        task.loss_of,
+        data.batch_size // trainer.world_size,
+        cfg.micro_batch,
+        world=trainer.world_size,
+        processes_here=trainer.num_devices if trainer.strategy.root_device.type == "cpu" else 1,
+        ema=average,
+        batches_held=2 + 2 * data.workers,
+        device=trainer.strategy.root_device,
+        teacher_tokenizer=teacher.tokenizer if teacher else None,
+    )
+    if cfg.compile:
+        towers.compile()
 
-    record_run(cfg, out, data.describe())
-    try:
-        trainer = build(
-            cfg.trainer,
-            "trainer",
-            default_root_dir=out,
-            callbacks=list(build(cfg.callbacks, "callbacks").values()),
-            logger=list(build(cfg.logger, "logger").values()),
-        )
-    except MisconfigurationException as error:  # no such accelerator here, say
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from None
-    try:
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except FloatingPointError as error:
-        raise PathclipError(str(error)) from None
-    except SystemExit:  # what Lightning makes of an interrupt
-        if (Path(out) / "checkpoints" / LAST).is_file():
-            print(f"ckpt=last out={out} goes on from the last checkpoint", file=sys.stderr)
-        raise KeyboardInterrupt from None
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if rank_zero_only.rank == 0:
+        if cfg.save_untrained and not checkpoint:
+            towers.save(out / "untrained", {"name": f"{towers.name}, untrained", **_prompts(cfg)})
+        changes = record_run(cfg, out, data.describe())
+        if changes:
+            print(f"not as the run began: {', '.join(changes)}", file=sys.stderr)
+    _fit(trainer, task, data, checkpoint, out)
 
-    model = Path(out) / "model"
+    weights = whole_weights(trainer)  # every process takes part
     if trainer.is_global_zero:
         training = {
             **data.describe(),
@@ -119,49 +149,72 @@ def train(cfg: Any) -> TrainResult:
             "epochs": trainer.current_epoch,
             "seed": cfg.seed,
         }
-        towers.save(model, {"training": training, "prompts": _prompts(cfg), "licence": cfg.licence})
-        print(f"model folder: {model}")
-    return TrainResult(Path(out), model, metrics)
+        card = {"training": training, **_prompts(cfg), "licence": cfg.licence}
+        towers.save(out / "model", card, weights)
+        print(f"model folder: {out / 'model'}")
+        _save_best(towers, out, card)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return TrainResult(out, out / "model", metrics)
 
 
-def _shard_folders(cfg: Any, out: str) -> dict[str, str | None]:
-    """The folders of `data`, or those that `curate` makes in the run folder, once.
+def _prepare_process(seed: int) -> None:
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision("high")
+    keep_freed_memory()
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a pass over every new tensor
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings hide what matters
+    # Lightning looks for the position in the loader; ours is kept by the data module, with the checkpoint.
+    for message in (
+        ".*your dataloader is not resumable.*",
+        ".*exists and is not empty.*",
+        ".*LeafSpec.*",
+        ".*Total length of .* across ranks is zero.*",  # no data.val
+        ".*in eval mode at the start of training.*",  # locked towers
+        ".*nn.functional.all_gather is deprecated.*",  # what replaces it has no gradient for every backend
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
-    Raises:
-        ConfigError: neither is given, or the shards there were curated with other overrides.
-    """
-    if cfg.data.train is not None:
-        return {}
-    if not cfg.curate:
-        raise ConfigError(
-            "data.train: name a folder of shards, as `pathclip curate … out=shards` writes them"
+
+def _trainer(cfg: Any, out: str) -> lightning.Trainer:
+    try:
+        return build(
+            with_precision(cfg.trainer),
+            "trainer",
+            default_root_dir=out,
+            callbacks=[c for c in build(cfg.callbacks, "callbacks").values() if c is not None],
+            logger=list(build(cfg.logger, "logger").values()),
+            plugins=[AtomicCheckpointIO()],
         )
-    shards, overrides = Path(out) / "shards", [str(override) for override in cfg.curate]
-    record = shards / CURATED_WITH
-    if not record.is_file():
-        _curate_once(shards, overrides)
-        atomic.write_json(record, overrides)
-    elif json.loads(record.read_text(encoding="utf-8")) != overrides:
-        raise ConfigError(f"{shards}: curated with other overrides than `curate` says now; name another out")
-    val = shards / "val"
-    return {"train": str(shards / "train"), "val": str(val) if _holds_pairs(val) else None}
+    except MisconfigurationException as error:  # no such accelerator here, say
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from None
 
 
-def _curate_once(shards: Path, overrides: list[str]) -> None:
-    from pathclip.curate.curate import curate
-    from pathclip.launch import compose
+def _fit(trainer: Any, task: ContrastiveTask, data: Any, checkpoint: str | None, out: Path) -> None:
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except FloatingPointError as error:
+        raise PathclipError(str(error)) from None
+    except SystemExit:  # what Lightning makes of an interrupt
+        if (out / FOLDER / LAST).is_file():
+            print(f"ckpt=last out={out} goes on from the last checkpoint", file=sys.stderr)
+        raise KeyboardInterrupt from None
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "data.train: processes that start together cannot curate together; run `pathclip curate "
-            f"{' '.join(overrides)} out=shards` first"
-        )
-    curate(compose("curate", [*overrides, f"out={shards}"]))
+
+def _save_best(towers: Towers, out: Path, card: Mapping[str, Any]) -> None:
+    """The best state as a model folder of its own, where there is one."""
+    file = out / FOLDER / BEST
+    if not file.is_file():
+        return
+    state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    training = {**card["training"], "steps": int(state["global_step"]), "epochs": int(state["epoch"])}
+    towers.save(out / "best", {**card, "training": training}, of_model(state["state_dict"]))
+    print(f"the best of the run: {out / 'best'}")
 
 
-def _holds_pairs(folder: Path) -> bool:
-    return (folder / "sizes.json").is_file() and bool(shard_sizes(folder))
+def _remote(cfg: Any) -> str | None:
+    checkpoints = cfg.callbacks.get("checkpoints") if cfg.callbacks else None
+    return checkpoints.get("remote") if checkpoints else None
 
 
 def _prompts(cfg: Any) -> dict[str, Any]:
-    return {"templates": list(cfg.prompts)}
+    return {"prompts": {"templates": list(cfg.prompts)}}

@@ -107,7 +107,6 @@ def test_the_torch_encoder_gives_unit_vectors_whatever_the_batch(tiny, tmp_path)
         ("model.pretrained=nowhere.pt", "neither a file nor a tag"),
         ("model.lock=[picture]", "neither 'image' nor 'text'"),
         ("model.name=ViT-B-16-SigLIP", "a tokenizer of its own"),
-        ("model.name=coca_ViT-B-32", "a decoder besides"),
         ("model.name=roberta-ViT-B-32", "a tokenizer of its own"),
     ],
 )

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pathclip.train.probe import recall_at
+from pathclip.train.probe import recall_at, zero_shot
 from pathclip.train.schedule import warmup_cosine
 
 
@@ -22,3 +22,20 @@ def test_recall_counts_any_row_of_the_same_identity():
     queries = torch.eye(3)[[1, 1, 2]]
     assert recall_at(1, queries, gallery, torch.tensor([0, 1, 2])).item() == pytest.approx(2 / 3)
     assert recall_at(1, queries, gallery, torch.tensor([7, 7, 2])).item() == 1.0
+
+
+def test_zero_shot_accuracy_weighs_every_class_alike():
+    images = torch.eye(3)[[0, 0, 0, 0, 1, 2]]
+    labels = torch.tensor([0, 0, 0, 0, 2, 1])  # four of the common class right, both rare ones wrong
+    assert zero_shot(images, torch.eye(3), labels).item() == pytest.approx(1 / 3)
+
+
+def test_zero_shot_accuracy_leaves_out_classes_that_do_not_occur():
+    images = torch.eye(3)[[0, 1, 0]]
+    assert zero_shot(images, torch.eye(3), torch.tensor([0, 1, 1])).item() == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("labels", [[], [3], [-1]])
+def test_labels_that_are_no_classes_are_refused(labels):
+    with pytest.raises(ValueError, match="do not fit 3 classes"):
+        zero_shot(torch.eye(3)[: len(labels)], torch.eye(3), torch.tensor(labels, dtype=torch.int64))

@@ -9,7 +9,7 @@ from pathclip.config import build
 from pathclip.errors import ConfigError, DataError, PathclipError
 from pathclip.launch import compose
 from pathclip.model_folder import open_model_folder
-from pathclip.train.callbacks import read_metrics
+from pathclip.train.run_folder import read_metrics
 from pathclip.train.train import train
 from tests import tiny_shards
 

@@ -1,0 +1,73 @@
+"""The torch module of a dual encoder from its config, with random weights; no hub is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pathclip.errors import ConfigError
+
+
+def open_clip_module(config: Mapping[str, Any]) -> nn.Module:
+    """A dual encoder of open_clip's own parts (or a timm image tower), with random weights.
+
+    Raises:
+        ConfigError: `patch_dropout` of an image tower that has no patches to drop.
+    """
+    from open_clip.coca_model import CoCa
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    arguments = deepcopy(dict(config))
+    custom = arguments.pop("custom_text", False)
+    _never_download(arguments)
+    if "multimodal_cfg" in arguments:
+        model: Any = CoCa(**arguments)
+        decoder = model.text_decoder
+        # open_clip leaves this one as the memory was.
+        nn.init.normal_(decoder.text_projection, std=decoder.width**-0.5)
+        return model
+    with _patch_dropout_or_refusal(arguments["vision_cfg"]):
+        return (CustomTextCLIP if custom else CLIP)(**arguments)
+
+
+def custom_module(config: Mapping[str, Any], text_config: Mapping[str, Any]) -> nn.Module:
+    """A dual encoder with a Hugging Face text tower, with random weights."""
+    import tempfile
+
+    from open_clip.model import CustomTextCLIP
+
+    arguments = deepcopy(dict(config))
+    arguments.pop("custom_text", None)
+    # open_clip builds a Hugging Face tower from a name; a folder with its config is such a name.
+    with tempfile.TemporaryDirectory(prefix="pathclip-text-") as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(dict(text_config)))
+        arguments["text_cfg"] |= {"hf_model_name": folder, "hf_model_pretrained": False}
+        _never_download(arguments)
+        with _patch_dropout_or_refusal(arguments["vision_cfg"]):
+            return CustomTextCLIP(**arguments)
+
+
+@contextlib.contextmanager
+def _patch_dropout_or_refusal(vision: Mapping[str, Any]) -> Iterator[None]:
+    asked = vision.get("patch_dropout", 0.0)
+    tower = vision.get("timm_model_name", "a ResNet")
+    refusal = f"model.patch_dropout={asked}: {tower} has no patches to drop; set it to 0"
+    if asked and isinstance(vision.get("layers"), Sequence):
+        raise ConfigError(refusal)
+    try:
+        yield
+    except TypeError as error:
+        if "patch_drop" not in str(error):
+            raise
+        raise ConfigError(refusal) from None
+
+
+def _never_download(arguments: dict[str, Any]) -> None:
+    if "timm_model_name" in arguments["vision_cfg"]:
+        arguments["vision_cfg"]["timm_model_pretrained"] = False
