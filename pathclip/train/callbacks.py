@@ -90,6 +90,7 @@ def csv_logger(out: str) -> CSVLogger:
     """A logger into `logs/<n>/metrics.csv`; a continued run gets the next n, so nothing is overwritten."""
     folder = Path(out) / "logs"
     taken = [int(p.name) for p in folder.glob("*") if p.name.isdigit()] if folder.is_dir() else []
+    # At every step: figures of steps before a checkpoint, lost with a kill, would not come again.
     return CSVLogger(
-        save_dir=out, name="logs", version=str(max(taken, default=-1) + 1), flush_logs_every_n_steps=10
+        save_dir=out, name="logs", version=str(max(taken, default=-1) + 1), flush_logs_every_n_steps=1
     )

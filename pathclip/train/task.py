@@ -70,6 +70,17 @@ class ContrastiveTask(lightning.LightningModule):
         """Sets the mode of every module: Lightning leaves them as they were built, or loaded."""
         self.train()
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With `resume=epoch`, lets Lightning count the batches of a half-done epoch from 0 again."""
+        loop = checkpoint["loops"]["fit_loop"]
+        batches = loop["epoch_loop.batch_progress"]
+        if self.trainer.datamodule.resume == "epoch" and not batches["is_last_batch"]:
+            # Lightning adds the batch in whose end the checkpoint was written, when it goes on.
+            missing = batches["total"]["processed"] - batches["total"]["completed"]
+            for name in ("epoch_loop.batch_progress", "epoch_loop.scheduler_progress"):
+                loop[name]["current"] = dict.fromkeys(loop[name]["current"], 0)
+            batches["current"]["completed"] = -missing
+
     def train(self, mode: bool = True) -> ContrastiveTask:
         """What is locked stays in eval mode: no dropout, no drift of running statistics."""
         super().train(mode)

@@ -16,7 +16,11 @@ _SERVER.set_forkserver_preload(["pathclip.train.train", "pathclip.launch", "open
 
 
 def train_in(
-    world: int, overrides: Sequence[str], kill: Callable[[], None] | None = None, timeout: float = 240
+    world: int,
+    overrides: Sequence[str],
+    kill: Callable[[], None] | None = None,
+    stderr: Path | None = None,
+    timeout: float = 240,
 ) -> list[int]:
     """Runs `train` with these overrides in `world` processes that meet; returns their exit codes.
 
@@ -24,9 +28,10 @@ def train_in(
         world: number of processes.
         overrides: of the config.
         kill: called in each process before the training; sets the trap that kills it.
+        stderr: a file that gets what they print there.
         timeout: seconds, after which all are killed and the test fails.
     """
-    return run_in(world, _train, (list(overrides), kill), timeout)
+    return run_in(world, _train, (list(overrides), kill, stderr), timeout)
 
 
 def run_in(world: int, function: Callable[..., None], arguments: tuple, timeout: float = 240) -> list[int]:
@@ -69,10 +74,12 @@ def _meet(rank: int, world: int, port: int, function: Callable[..., None], argum
     function(*arguments)
 
 
-def _train(overrides: list[str], kill: Callable[[], None] | None) -> None:
+def _train(overrides: list[str], kill: Callable[[], None] | None, stderr: Path | None) -> None:
     from pathclip.launch import compose
     from pathclip.train.train import train
 
+    if stderr:
+        os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     if kill:
         kill()
     train(compose("train", overrides))
