@@ -179,11 +179,11 @@ def _for_hydra(verb: str, overrides: list[str]) -> list[str]:
     `experiment=x` sets keys of the whole config, so that line 1 of the file can be its command and not
     Hydra's `@package`. `model=folder` of a verb that reads a model goes under a key of its own, because
     Hydra takes `model` for a choice of the config group of that name; the roots of those verbs hold
-    `model_folder` and `model: ${model_folder}`.
+    `model_folder` and `model: ${model_folder}`. `augment=x` of training belongs to `data`.
     """
     words = [re.sub(r"^(\+{0,2})experiment=", r"\1experiment@_global_=", word) for word in overrides]
     if verb == "train":
-        return words
+        return [re.sub(r"^(\+{0,2})augment=", r"\1augment@data.augment=", word) for word in words]
     return [re.sub(r"^(\+{0,2})model=", r"\1model_folder=", word) for word in words]
 
 

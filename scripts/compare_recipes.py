@@ -1,11 +1,12 @@
 """Trains recipes from the same weights on the same shards, over several seeds, and compares their retrieval.
 
     python scripts/compare_recipes.py --train outputs/demo/shards/train --val outputs/demo/shards/val \
+        --test outputs/demo/shards/test \
         --recipe plip --recipe "plip optim.lr=5e-4" --recipe tweets -- model=lite trainer.max_epochs=4
 
 A recipe is the name of an experiment, with overrides of its own; what follows `--` is given to all. The table
-has the last validation of each run: mean over the seeds with a 95 % t-interval, and the difference of each
-recipe to the last one, paired by seed.
+has retrieval on the test pairs (any with the same text counts as right): mean over the seeds with a 95 %
+t-interval, and the difference of each recipe to the last one, paired by seed. Runs that exist are kept.
 """
 
 from __future__ import annotations
@@ -18,15 +19,12 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from pathclip.train.run_folder import read_metrics
+import pathclip
+from pathclip.evaluate.retrieval import chance_recall, ranks, recall_at, relevance
+from pathclip.runtime.preprocess import open_image
+from pathclip.shards.reader import read_samples
 
-METRICS = (
-    "val/text_to_image_recall@1",
-    "val/text_to_image_recall@5",
-    "val/text_to_image_recall@10",
-    "val/image_to_text_recall@10",
-    "val/zero_shot_balanced_accuracy",
-)
+KS = (1, 5, 10)
 
 
 def main() -> None:
@@ -35,6 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--train", required=True, help="folder of shards")
     parser.add_argument("--val", required=True, help="folder of shards")
+    parser.add_argument("--test", required=True, help="folder of shards")
     parser.add_argument("--recipe", action="append", required=True, help="experiment, with its own overrides")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("outputs/recipes"))
@@ -46,7 +45,7 @@ def main() -> None:
             run = arguments.out / f"{number}_{recipe.split()[0]}_seed{seed}"
             if not (run / "model" / "pathclip.json").is_file():
                 train(recipe, seed, run, arguments)
-            results[recipe].append(last_validation(run))
+            results[recipe].append(retrieval(run / "model", arguments.test))
             print(f"{recipe}, seed {seed}: {results[recipe][-1]}", file=sys.stderr, flush=True)
     print(table(results))
 
@@ -59,25 +58,29 @@ def train(recipe: str, seed: int, run: Path, arguments: argparse.Namespace) -> N
     subprocess.run([*command, *arguments.overrides, *own], check=True)
 
 
-def last_validation(run: Path) -> dict[str, float]:
-    """The last value of each metric."""
-    last: dict[str, float] = {}
-    for row in read_metrics(run):
-        last |= {name: row[name] for name in METRICS if name in row}
-    return last
+def retrieval(model: Path, shards: str) -> dict[str, float]:
+    """Recall of both directions, and that of chance."""
+    encoder = pathclip.load(model, runtime="torch")
+    samples = list(read_samples(shards))
+    images = encoder.encode_images([open_image(sample.image) for sample in samples])
+    texts = encoder.encode_texts([sample.text for sample in samples])
+    right = relevance("same_text_or_group", [sample.text for sample in samples], np.arange(len(samples)))
+    found = {"text to image": ranks(texts, images, right), "image to text": ranks(images, texts, right)}
+    recalls = {f"{name} R@{k}": float(recall_at(k, rank).mean()) for name, rank in found.items() for k in KS}
+    return recalls | {f"chance R@{k}": chance_recall(k, right) for k in KS}
 
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: a row for each recipe and metric."""
+    """Markdown: a row for each metric, and one for the difference."""
     names = [*results]
-    metrics = [
-        metric for metric in METRICS if all(metric in run for runs in results.values() for run in runs)
-    ]
+    metrics = [*results[names[0]][0]]
     lines = [f"| metric | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for metric in metrics:
         values = {name: np.array([run[metric] for run in runs]) for name, runs in results.items()}
         cells = [interval(values[name]) for name in names]
         lines.append(f"| {metric} | {' | '.join(cells)} |")
+        if metric.startswith("chance"):
+            continue
         last = values[names[-1]]
         cells = [interval(last - values[name]) if name != names[-1] else "" for name in names]
         lines.append(f"| … {names[-1]} minus it | {' | '.join(cells)} |")

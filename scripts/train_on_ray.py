@@ -89,7 +89,8 @@ def train_in_worker(settings: dict[str, Any]) -> None:
     }
     from pathclip.train.train import train
 
-    resume = ["ckpt=last"] if (Path(settings["out"]) / "checkpoints" / "last.ckpt").is_file() else []
+    kept = Path(settings["out"]) / "checkpoints"
+    resume = ["ckpt=last"] if any((kept / name).is_file() for name in ("last.ckpt", "previous.ckpt")) else []
     placed = [
         *("trainer.strategy=ddp", f"trainer.devices={local}"),
         f"+trainer.num_nodes={context.get_world_size() // local}",

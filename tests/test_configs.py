@@ -134,6 +134,13 @@ def test_every_schedule_builds(schedule):
     assert all(0 <= factor(step, 100) <= 1 for step in (0, 10, 50, 99))
 
 
+@pytest.mark.parametrize("augment", options("augment"))
+def test_every_augmentation_builds(augment):
+    cfg = compose("train", [f"augment={augment}"])
+    file = OmegaConf.load(config_dir() / "augment" / f"{augment}.yaml")
+    assert build(cfg.data.augment, "data.augment") == build(file, "augment")
+
+
 @pytest.mark.parametrize("trainer", options("trainer"))
 def test_every_trainer_builds(trainer):
     node = compose("train", [f"trainer={trainer}"]).trainer

@@ -54,6 +54,10 @@ class Teacher:
         self.scale = float(self._model.logit_scale.exp().mean())
         self.dim = int(folder.card["embed_dim"])
 
+    def __deepcopy__(self, _: Any) -> Teacher:
+        """Itself: an average of the student's weights copies the task, and the teacher does not change."""
+        return self
+
     @torch.no_grad()
     def __call__(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, float]:
         """What the teacher makes of a batch.

@@ -78,6 +78,7 @@ class PairsDataModule(lightning.LightningDataModule):
         self.groups, self.seed, self.limit, self.val_limit = groups, seed, limit, val_limit
         self.resume = resume
         self.position = Position()
+        self.repeated = 0  # batches that were trained on a second time, after `resume=epoch`
         self._train_collate = Collate(preprocess, tokenizer, augment, captions, teacher_tokenizer)
         self._val_collate = Collate(preprocess, tokenizer, None, None, teacher_tokenizer)
         for folder in [*self.train_folders, *([val] if val else [])]:
@@ -153,6 +154,7 @@ class PairsDataModule(lightning.LightningDataModule):
             "epoch": self.position.epoch,
             "batch": self.position.batch,
             "world": self._world(),
+            "repeated": self.repeated,
             "order": self._order(),
         }
 
@@ -181,7 +183,12 @@ class PairsDataModule(lightning.LightningDataModule):
                 "resume=epoch"
             )
         position = Position(int(state_dict["epoch"]), int(state_dict["batch"]))
-        self.position = self._beginning(position) if self.resume == "epoch" else position
+        self.repeated = int(state_dict.get("repeated", 0))
+        if self.resume == "epoch":
+            beginning = self._beginning(position)
+            self.repeated += position.batch if beginning.epoch == position.epoch else 0
+            position = beginning
+        self.position = position
 
     def _beginning(self, position: Position) -> Position:
         """Of the epoch that is not finished: after the last batch of one, that is the next."""

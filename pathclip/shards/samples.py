@@ -133,14 +133,21 @@ def text_number(text: str) -> int:
 
 
 def _sample(shard: str, content: bytes) -> Raw:
-    sample: Raw = {}
-    for member, name, suffix in _files(shard, io.BytesIO(content), len(content)):
-        sample.setdefault("__key__", name)
-        if suffix in sample:
-            raise DataError(f"{shard}: sample '{name}' has two files .{suffix}; write the shards again")
-        sample[suffix] = content[member.data : member.data + member.size]
-    sample["__url__"] = shard
-    return sample
+    """The files of one range as WebDataset groups them; a range of a tar is a tar."""
+    from webdataset import tariterators  # imports torch, which whoever only looks at shards need not have
+
+    archive = [{"url": shard, "stream": io.BytesIO(content)}]
+    try:
+        files = tariterators.tar_file_expander(archive, handler=_raise)
+        (sample,) = tariterators.group_by_keys(files, handler=_raise)
+    except (tarfile.TarError, ValueError, OSError) as error:
+        reason = str(error.args[0] if error.args else error).split(" @ <")[0]
+        raise DataError(f"{shard}: not a readable sample ({reason}); write the shards again") from None
+    return dict(sample)
+
+
+def _raise(error: BaseException) -> bool:
+    raise error
 
 
 def _files(shard: str, file: IO[bytes], length: int) -> Iterator[tuple[tar.Member, str, str]]:

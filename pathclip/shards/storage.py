@@ -88,8 +88,9 @@ def read_ranges(ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
     results: list[bytes] = [b""] * len(ranges)
     remote: dict[str, list[int]] = {}
     for place, (file, start, end) in enumerate(ranges):
-        if found := _ADDRESS.match(file):
-            remote.setdefault(found[1], []).append(place)
+        if is_address(file):
+            # By store: the same protocol may lead to several hosts.
+            remote.setdefault("/".join(file.split("/", 3)[:3]), []).append(place)
         else:
             results[place] = _read_local(file, start, end)
     for places in remote.values():
@@ -199,7 +200,7 @@ def _tried(address: str, action: Callable[[Any, str], _Result]) -> _Result:
         DataError: no package for it, no such file, no access, or no connection after the last try.
     """
     for wait in (*WAITS, None):
-        system, path = _open(address)
+        system, path = open_store(address)
         try:
             return action(system, path)
         # Every store's package has exceptions of its own for a connection that dropped.
@@ -222,7 +223,12 @@ def _tried(address: str, action: Callable[[Any, str], _Result]) -> _Result:
     raise AssertionError("the last try returns or raises")
 
 
-def _open(address: str) -> tuple[Any, str]:
+def open_store(address: str) -> tuple[Any, str]:
+    """The fsspec file system of an address, and the path in it.
+
+    Raises:
+        DataError: no object store, a package is missing, or the store cannot be opened.
+    """
     found = _ADDRESS.match(address)
     protocol = found[1] if found else ""
     try:

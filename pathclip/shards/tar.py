@@ -86,9 +86,12 @@ def _number(digits: bytes) -> int:
     if digits[:1] == b"\x80":  # more than octal digits can say
         return int.from_bytes(digits[1:], "big")
     try:
-        return int(digits.split(b"\0")[0].strip() or b"0", 8)
+        value = int(digits.split(b"\0")[0].strip() or b"0", 8)
     except ValueError:
         raise tarfile.ReadError("invalid header") from None
+    if value < 0:  # a member that ends before it begins would be read for ever
+        raise tarfile.ReadError("invalid header")
+    return value
 
 
 def _name(header: bytes) -> str:

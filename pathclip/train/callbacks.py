@@ -36,7 +36,9 @@ class Ema(EMAWeightAveraging):
         if not averaged.dtype.is_floating_point:  # counters and indices have no average
             return current
         n = int(seen)
-        return torch.lerp(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))
+        mixed = torch.lerp(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))
+        # An attention mask holds -inf, of which no mean can be taken.
+        return torch.where(averaged == current, averaged, mixed)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Nothing yet: the figures of the validation are made after this, from the average too."""

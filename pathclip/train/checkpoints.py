@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import sys
 import threading
 import time
@@ -15,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from pathclip import atomic
 from pathclip.errors import ConfigError, DataError
+from pathclip.shards import storage
 
 FOLDER = "checkpoints"
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -64,21 +67,40 @@ class Checkpoints(Checkpoint):
         self.remote = RemoteCopy(remote) if remote else None
         self._written_at = time.monotonic()
         self._seen_step = 0
-        self._total: float = float("inf")
+        self._owed = False
+        self._last_is_sound = False
 
     def on_train_start(self, trainer: Any, _: Any) -> None:
-        """Counts from here on."""
+        """Counts from here on.
+
+        Raises:
+            DataError: the processes went on from different checkpoints.
+        """
+        steps = trainer.strategy.all_gather(
+            torch.tensor(trainer.global_step, device=trainer.strategy.root_device)
+        )
+        if int(steps.min()) != int(steps.max()):
+            raise DataError(
+                "ckpt=last: the processes found different checkpoints; let out lie on a file system that all "
+                "of them see, or name one: ckpt=…"
+            )
         self._written_at, self._seen_step = time.monotonic(), trainer.global_step
-        self._total = trainer.estimated_stepping_batches
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        """Writes the state if it is time, or if this was the last step."""
+        """Writes the state if it is time; at the end of an epoch after its validation."""
         if trainer.global_step == self._seen_step:  # gradients of a step that is not whole yet
             return
         self._seen_step = trainer.global_step
-        if self._is_due(trainer):
-            self._written_at = time.monotonic()
-            self._write(trainer, LAST)
+        self._owed = self._owed or self._is_due(trainer)
+        # One written here would make a run that goes on from it leave out the validation that is due.
+        if self._owed and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._write_last(trainer)
+
+    def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+        """Writes the state that is due, and that in which a run ends, early or not."""
+        ends = trainer.should_stop or self._is_last_epoch(trainer)
+        if (self._owed or ends) and trainer.global_step == self._seen_step:
+            self._write_last(trainer)
 
     def on_validation_end(self, trainer: Any, _: Any) -> None:
         """Writes the state as the best one if the metric says so.
@@ -93,8 +115,10 @@ class Checkpoints(Checkpoint):
             raise ConfigError(
                 f"callbacks.checkpoints.monitor={self.monitor}: no such metric; there are {known}"
             )
-        value = float(trainer.callback_metrics[self.monitor])
-        if self.best is None or (value > self.best if self.mode == "max" else value < self.best):
+        # The first process's figure for all: on others its last bits may differ, and so the decision.
+        value = float(trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor])))
+        better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
+        if better and not math.isnan(value):
             self.best = value
             self._write(trainer, BEST)
 
@@ -116,22 +140,33 @@ class Checkpoints(Checkpoint):
         if state_dict.get("monitor") == self.monitor:
             self.best = state_dict.get("best")
 
+    def _is_last_epoch(self, trainer: Any) -> bool:
+        epochs, steps = trainer.max_epochs, trainer.max_steps
+        return (epochs not in (None, -1) and trainer.current_epoch + 1 >= epochs) or (
+            steps != -1 and trainer.global_step >= steps
+        )
+
     def _is_due(self, trainer: Any) -> bool:
-        if trainer.global_step >= self._total:
-            return True
         if self.every_n_steps is not None:
             return trainer.global_step % self.every_n_steps == 0
         due = time.monotonic() - self._written_at >= 60 * self.every_minutes
         # The first process's clock decides for all, or some would wait in vain for the others.
         return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
 
+    def _write_last(self, trainer: Any) -> None:
+        self._owed, self._written_at = False, time.monotonic()
+        self._write(trainer, LAST)
+
     def _write(self, trainer: Any, name: str) -> None:
         fresh = self.folder / f"new-{name}"
         trainer.save_checkpoint(fresh)  # every process takes part
         if trainer.is_global_zero:
-            if name == LAST and (self.folder / LAST).is_file():
-                (self.folder / LAST).replace(self.folder / PREVIOUS)
+            old = self.folder / LAST
+            # One that was found damaged must not take the place of the one before it.
+            if name == LAST and old.is_file() and (self._last_is_sound or damage(old) is None):
+                old.replace(self.folder / PREVIOUS)
             fresh.replace(self.folder / name)
+            self._last_is_sound = self._last_is_sound or name == LAST
             if self.remote:
                 self.remote.send(self.folder / name)
         trainer.strategy.barrier()
@@ -162,15 +197,12 @@ class RemoteCopy:
             self._thread = None
 
     def _copy(self, stream: Any, name: str) -> None:
-        import shutil
-
-        import fsspec
-
         target = f"{self.address}/{name}"
         try:
             with stream:
-                system, path = fsspec.core.url_to_fs(target)
-                system.makedirs(path.rpartition("/")[0], exist_ok=True)
+                system, path = storage.open_store(target)
+                if target.startswith(("file://", "local://")):  # a bucket is not made by a slip of the pen
+                    system.makedirs(path.rpartition("/")[0], exist_ok=True)
                 with system.open(f"{path}.part", "wb") as there:
                     shutil.copyfileobj(stream, there, 16 * 1024 * 1024)
                 system.mv(f"{path}.part", path)
@@ -220,14 +252,11 @@ def fetch(address: str, folder: Path) -> Path:
     Raises:
         DataError: it is not there, or cannot be read.
     """
-    import shutil
-
-    import fsspec
-
     target = folder / f"fetched-{address.rpartition('/')[2]}"
+    system, path = storage.open_store(address)
     try:
         with (
-            fsspec.open(address, "rb") as there,
+            system.open(path, "rb") as there,
             atomic.staged_file(target) as staging,
             staging.open("wb") as here,
         ):
@@ -246,26 +275,42 @@ def _readable(path: Path, name: str) -> Path:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint file, None if every part of it has its checksum."""
+    """What is wrong with a checkpoint file, None if it can be read and every part has its checksum."""
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except (OSError, zipfile.BadZipFile) as error:
-        return str(error)
+        if broken is None:
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a changed byte of a name or a number raises nearly anything
+        return _first_line(error)
     return f"checksum of {broken}" if broken else None
 
 
-def check_checkpoint(path: str, module: torch.nn.Module) -> None:
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def check_checkpoint(path: str, module: torch.nn.Module, averaged: bool = False) -> None:
     """Refuses a checkpoint that is none, or belongs to another model, before any work.
+
+    Args:
+        path: of the checkpoint.
+        module: the task that is to go on from it.
+        averaged: whether the run keeps an average of its weights.
 
     Raises:
         DataError: the file is no checkpoint of a training.
         ConfigError: it was made with another model.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = whole["state_dict"]
     except Exception as error:  # torch raises many kinds, all of which mean that it is no such file
         raise DataError(f"{path}: no readable checkpoint of a training ({type(error).__name__})") from error
+    if averaged is not ("current_model_state" in whole):
+        began = "without" if averaged else "with"
+        raise ConfigError(f"callbacks.ema.decay: the run began {began} an average; go on as it began")
     own = module.state_dict()
     for name in sorted(own.keys() | state.keys()):
         there, here = (tuple(side[name].shape) if name in side else "missing" for side in (state, own))

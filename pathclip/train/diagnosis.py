@@ -65,6 +65,7 @@ class StuckLoss(Callback):
             raise ValueError(f"tolerance is {tolerance}; it must lie between 0 and 1")
         self.after, self.tolerance, self.action = sorted(after), tolerance, action
         self._smoothed: Tensor | None = None
+        self._halfway: Tensor | None = None
         self._lowest: Tensor | None = None
         self._seen = 0
         self._looked = -1
@@ -86,6 +87,8 @@ class StuckLoss(Callback):
         self._smoothed = (
             loss.clone() if self._smoothed is None else torch.lerp(loss, self._smoothed, _SMOOTHING)
         )
+        if trainer.global_step in {look // 2 for look in self.after}:
+            self._halfway = self._smoothed
         self._seen += 1
         if self._seen > _SETTLED:
             self._lowest = (
@@ -119,11 +122,14 @@ class StuckLoss(Callback):
     def _look(self, trainer: Any, task: Any, batch: Batch) -> None:
         assert self._smoothed is not None
         # Every rank decides alike: what follows must not leave one of them waiting for the others.
-        loss = float(trainer.strategy.reduce(self._smoothed, reduce_op="mean"))
+        loss = _mean(trainer, self._smoothed)
+        earlier = math.inf if self._halfway is None else _mean(trainer, self._halfway)
         group, caption = gather(batch.group), gather(batch.caption)
         chance = float(task.loss.chance_level(group, caption))
-        if not loss >= (1 - self.tolerance) * chance:
+        if chance <= 0 or not loss >= (1 - self.tolerance) * chance:
             return
+        if math.isfinite(earlier) and earlier - loss > self.tolerance * chance:
+            return  # above chance, as with a sharp scale on new data, but falling
         if trainer.is_global_zero or _sharded(task.model):
             found = self._measure(trainer, task, batch, loss, chance, caption)
             if trainer.is_global_zero:
@@ -179,6 +185,11 @@ class StuckLoss(Callback):
             },
         )
         print(paragraph(found, causes, file), file=sys.stderr, flush=True)
+
+
+def _mean(trainer: Any, value: Tensor) -> float:
+    """Over the processes."""
+    return float(trainer.strategy.reduce(value.clone(), reduce_op="mean"))
 
 
 def contrastive_loss(trainer: Any) -> Tensor | None:

@@ -86,7 +86,8 @@ class BatchCheck:
             found.append(f"empty captions: {self.empty_captions}")
         if self.duplicate_captions > 0.5:
             found.append(
-                "more than half of the captions repeat: most negatives of a picture are its own caption"
+                "more than half of the captions stand in the batch more than once: loss=clip takes their "
+                "pairs for negatives of each other; loss=multi_positive or data.groups=apart does not"
             )
         return found
 

@@ -38,11 +38,12 @@ class FrozenText:
     def __call__(self, tokens: Tensor) -> Tensor:
         """Unnormalised text features [n, d] for tokens int64 [n, length], padding included."""
         rows = [row.tobytes() for row in tokens.cpu().numpy()]
-        missing = [index for index, row in enumerate(rows) if row not in self._held]
+        # One by one: in company, the last bits of a row depend on who else is there, and a run that goes on
+        # meets its captions in other company than the run that was not interrupted.
         fresh: dict[bytes, Tensor] = {}
-        if missing:
-            for index, pooled in zip(missing, self._pool(tokens[missing]), strict=True):
-                fresh[rows[index]] = pooled
+        for index, row in enumerate(rows):
+            if row not in self._held and row not in fresh:
+                fresh[row] = self._pool(tokens[index : index + 1])[0]
         pooled = torch.stack([fresh[row] if row in fresh else self._held[row] for row in rows])
         if len(self._held) + len(fresh) <= self._max_held:
             self._held.update(fresh)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pathclip.errors import ConfigError, PathclipError
+from pathclip.model.losses.gather import alone
 from pathclip.model.towers import Towers
 from pathclip.runtime.tokenizer import Tokenizer
 from pathclip.shards.collate import Batch
@@ -279,7 +280,8 @@ def _traced_step(
     trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
     hooks = [parameter.register_post_accumulate_grad_hook(trace.gradient_done) for parameter in trained]
     try:
-        with torch.enable_grad(), trace:
+        # A launcher may have brought the processes together already; the others rehearse for themselves.
+        with torch.enable_grad(), alone(), trace:
             step(batch).backward()
     except PathclipError:
         raise

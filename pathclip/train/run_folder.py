@@ -17,17 +17,30 @@ from pathclip.model_folder import read_json
 
 RECORD = "run.json"
 # What a continued run may say otherwise: where it lies, how it is watched, how long it goes on.
-_MAY_CHANGE = ("ckpt", "resume", "out", "hydra", "paths", "callbacks", "logger", "trainer.max_")
+_MAY_CHANGE = (
+    *("ckpt", "resume", "out", "hydra", "paths", "logger", "trainer.max_", "sweep_metric"),
+    *("callbacks.checkpoints", "callbacks.progress", "callbacks.meters", "callbacks.first_batch"),
+    *("callbacks.stuck_loss", "callbacks.early_stopping", "callbacks.learning_rate"),
+)
 
 
-def record_run(cfg: Any, out: Path | str, data: Mapping[str, Any]) -> list[str]:
+def record_run(cfg: Any, out: Path | str, data: Mapping[str, Any], goes_on: bool = False) -> list[str]:
     """Writes `run.json`, or `run.1.json` … where a run goes on: config, overrides, data hashes, versions.
+
+    Args:
+        cfg: the composed config.
+        out: the run folder.
+        data: as the data module describes it.
+        goes_on: whether there is a checkpoint; records of a try that left none are removed.
 
     Returns:
         The keys that say something else than when the run began, as 'key=now (was before)'.
     """
     out = Path(out)
     config = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+    if not goes_on:
+        for record in [*out.glob("run*.json"), *out.glob("first_batch.*"), *out.glob("diagnosis.json")]:
+            record.unlink()
     earlier = len(list(out.glob("run*.json")))
     atomic.write_json(
         out / (f"run.{earlier}.json" if earlier else RECORD),

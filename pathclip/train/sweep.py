@@ -27,7 +27,7 @@ def report_sweep(folder: Path, jobs: Sequence[SweepJob]) -> None:
         folder: of the sweep.
         jobs: in the order in which they ran.
     """
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
+    if any(os.environ.get(name, "0") != "0" for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")):
         return  # another process of the same job writes it
     results = [_last_values(job.folder) for job in jobs]
     metric = str(jobs[0].config.get("sweep_metric") or METRIC)

@@ -169,13 +169,19 @@ class ContrastiveTask(lightning.LightningModule):
         optimizer = self._optimizer(groups)
         for group, scale in zip(optimizer.param_groups, scales, strict=True):
             group["lr"] *= scale
-        total = int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._schedule(step, total))
+        steps = int(self.trainer.estimated_stepping_batches)
+
+        def factor(step: int) -> float:
+            # Batches that `resume=epoch` repeats make the run longer; it must not end at a rate of 0.
+            repeated = -(-self.trainer.datamodule.repeated // self.trainer.accumulate_grad_batches)
+            return self._schedule(step, steps + repeated)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _towers_on(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
         """L2-normalised image and text features; of a model with a decoder its logits and labels too."""
-        if hasattr(self.model, "text_decoder") and self.training:
+        if "decoder" in self.loss.needs and self.training:
             out = self.model(pixels, tokens)
             return out["image_features"], out["text_features"], out["logits"], out["labels"]
         text = self._frozen_text(tokens) if self._frozen_text else self.model.encode_text(tokens)

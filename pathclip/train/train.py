@@ -21,12 +21,14 @@ from pathclip.model.teacher import Teacher
 from pathclip.model.towers import Towers, checkpoint_gradients
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
+from pathclip.shards.collate import Batch
 from pathclip.train.allocator import keep_freed_memory
 from pathclip.train.callbacks import Ema
 from pathclip.train.checkpoints import (
     BEST,
     FOLDER,
     LAST,
+    PREVIOUS,
     AtomicCheckpointIO,
     check_checkpoint,
     find_checkpoint,
@@ -94,6 +96,8 @@ def train(cfg: Any) -> TrainResult:
         limit=cfg.limit,
         resume=cfg.resume,
     )
+    _check_validation(cfg, data)
+    _freeze_unneeded(towers, loss)
     if cfg.grad_checkpointing:
         checkpoint_gradients(towers)
     trainer = _trainer(cfg, str(out))
@@ -117,26 +121,15 @@ def train(cfg: Any) -> TrainResult:
     )
     data.stream(world=trainer.world_size)  # too few pairs for one batch: say so before the long work
     if checkpoint:
-        check_checkpoint(checkpoint, task)
-    rehearse(
-        task,
-        task.loss_of,
-        data.batch_size // trainer.world_size,
-        cfg.micro_batch,
-        world=trainer.world_size,
-        processes_here=trainer.num_devices if trainer.strategy.root_device.type == "cpu" else 1,
-        ema=average,
-        batches_held=2 + 2 * data.workers,
-        device=trainer.strategy.root_device,
-        teacher_tokenizer=teacher.tokenizer if teacher else None,
-    )
+        check_checkpoint(checkpoint, task, average)
+    _rehearse(trainer, task, data, average, teacher)
     if cfg.compile:
         towers.compile()
 
     if rank_zero_only.rank == 0:
         if cfg.save_untrained and not checkpoint:
             towers.save(out / "untrained", {"name": f"{towers.name}, untrained", **_prompts(cfg)})
-        changes = record_run(cfg, out, data.describe())
+        changes = record_run(cfg, out, data.describe(), goes_on=checkpoint is not None)
         if changes:
             print(f"not as the run began: {', '.join(changes)}", file=sys.stderr)
     _fit(trainer, task, data, checkpoint, out)
@@ -189,13 +182,64 @@ def _trainer(cfg: Any, out: str) -> lightning.Trainer:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from None
 
 
+def _check_validation(cfg: Any, data: Any) -> None:
+    """Refuses figures of pairs that are trained on, and a metric without any pairs."""
+    val, described = data.val_folder, data.describe()
+    copied = described["val_hash"] is not None and described["val_hash"] in described["data_hash"]
+    if val in data.train_folders or copied:
+        raise ConfigError(
+            f"data.val={val}: the same pairs as data.train; its figures would be of pairs trained on"
+        )
+    for name in ("checkpoints", "early_stopping"):
+        monitor = (cfg.callbacks.get(name) or {}).get("monitor")
+        if monitor and val is None:
+            raise ConfigError(
+                f"callbacks.{name}.monitor={monitor}: there are no validation pairs; name data.val"
+            )
+
+
+def _freeze_unneeded(towers: Towers, loss: Any) -> None:
+    """What a loss does not use gets no gradient, and processes would wait for one."""
+    for need, part in (("logit_bias", "logit_bias"), ("decoder", "text_decoder")):
+        unused = getattr(towers.model, part, None)
+        if need not in loss.needs and unused is not None:
+            unused.requires_grad_(False)
+
+
+def _rehearse(
+    trainer: lightning.Trainer, task: ContrastiveTask, data: Any, average: bool, teacher: Teacher | None
+) -> None:
+    """A step before the run, in its precision: a wrong shape or too little memory is told now."""
+    device = trainer.strategy.root_device
+    half = "16" in str(trainer.precision)
+
+    def step(batch: Batch) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return task.loss_of(batch)
+
+    rehearse(
+        task,
+        step,
+        data.batch_size // trainer.world_size,
+        task.micro_batch,
+        world=trainer.world_size,
+        processes_here=trainer.num_devices if device.type == "cpu" else 1,
+        ema=average,
+        batches_held=2 if device.type == "cuda" else 2 + 2 * data.workers,
+        # How much of split weights a process holds is not known before they are split.
+        free=sys.maxsize if isinstance(task, ShardedTask) else None,
+        device=device,
+        teacher_tokenizer=teacher.tokenizer if teacher else None,
+    )
+
+
 def _fit(trainer: Any, task: ContrastiveTask, data: Any, checkpoint: str | None, out: Path) -> None:
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except FloatingPointError as error:
         raise PathclipError(str(error)) from None
     except SystemExit:  # what Lightning makes of an interrupt
-        if (out / FOLDER / LAST).is_file():
+        if any((out / FOLDER / name).is_file() for name in (LAST, PREVIOUS)):
             print(f"ckpt=last out={out} goes on from the last checkpoint", file=sys.stderr)
         raise KeyboardInterrupt from None
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -51,7 +53,9 @@ def test_validation_looks_at_the_average_and_training_goes_on_with_the_weights(s
         for run in (plain, averaged)
     ]
     assert [row["train/loss"] for row in rows[0].values()] == [row["train/loss"] for row in rows[1].values()]
-    assert all(rows[2][step]["val/loss"] != rows[3][step]["val/loss"] for step in rows[2])
+    for step in rows[2]:
+        assert rows[2][step]["val/loss"] != pytest.approx(rows[3][step]["val/loss"], abs=1e-6)  # nor NaN
+        assert math.isfinite(rows[3][step]["val/loss"])
     assert not same_weights(plain.model, averaged.model)
 
 
@@ -76,3 +80,16 @@ def test_an_average_of_split_weights_is_refused(shards, tmp_path):
     fsdp = ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.precision=32-true"]
     with pytest.raises(ConfigError, match=r"callbacks\.ema\.decay"):
         train(config(shards, tmp_path, *fsdp, "callbacks.ema.decay=0.9"))
+
+
+@pytest.mark.parametrize(("began", "now"), [("null", "0.9"), ("0.9", "null")])
+def test_a_run_does_not_go_on_with_or_without_an_average_unless_it_began_so(shards, tmp_path, began, now):
+    train(config(shards, tmp_path, f"callbacks.ema.decay={began}", "trainer.max_epochs=1"))
+    with pytest.raises(ConfigError, match="go on as it began"):
+        train(config(shards, tmp_path, f"callbacks.ema.decay={now}", "trainer.max_epochs=2", "ckpt=last"))
+
+
+@pytest.mark.parametrize("callback", ["checkpoints", "early_stopping"])
+def test_a_metric_of_the_validation_needs_validation_pairs(shards, tmp_path, callback):
+    with pytest.raises(ConfigError, match=r"no validation pairs; name data\.val"):
+        train(config(shards, tmp_path, f"callbacks.{callback}.monitor=val/loss", "data.val=null"))

@@ -77,7 +77,7 @@ def test_a_checkpoint_at_an_address_is_fetched(shards, tmp_path):
         there.write((tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes())
     found = find_checkpoint("memory://run/last.ckpt", str(tmp_path / "other"))
     assert state(found)["global_step"] == 5
-    with pytest.raises(DataError, match="memory://run/none.ckpt: cannot be read"):
+    with pytest.raises(DataError, match=r"memory://run/none\.ckpt: cannot be read"):
         find_checkpoint("memory://run/none.ckpt", str(tmp_path / "other"))
 
 
@@ -111,3 +111,47 @@ def test_a_run_that_goes_on_with_other_values_is_told_so(shards, tmp_path, capfd
     said = capfd.readouterr().err
     assert "not as the run began: optim.lr=0.1 (was 0.0005)" in said and "max_epochs" not in said
     assert json.loads((tmp_path / "run.1.json").read_text())["config"]["optim"]["lr"] == 0.1
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_the_one_before_it(shards, tmp_path):
+    train(config(shards, tmp_path, "trainer.max_epochs=2"))
+    folder = tmp_path / "checkpoints"
+    (folder / "last.ckpt").write_bytes(b"damaged")
+    train(
+        config(
+            shards, tmp_path, "trainer.max_epochs=2", "ckpt=last", "callbacks.checkpoints.every_n_steps=50"
+        )
+    )
+    assert damage(folder / "last.ckpt") is None and damage(folder / "previous.ckpt") is None
+
+
+def test_the_validation_of_an_epoch_is_not_left_out_when_a_checkpoint_falls_on_its_end(shards, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    every = "callbacks.checkpoints.every_n_steps=5"
+    original = Checkpoints._write_last
+    Checkpoints._write_last = lambda self, trainer: (original(self, trainer), kill())
+    try:
+        with pytest.raises(Killed):
+            train(config(shards, tmp_path, every, "trainer.max_epochs=2"))
+    finally:
+        Checkpoints._write_last = original
+    train(config(shards, tmp_path, every, "trainer.max_epochs=2", "ckpt=last"))
+    assert [row["step"] for row in read_metrics(tmp_path) if "val/loss" in row] == [4, 9]
+
+
+def test_an_address_that_hides_another_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no object store"):
+        find_checkpoint("simplecache::s3://bucket/last.ckpt", str(tmp_path))
+
+
+def test_a_run_begun_anew_does_not_keep_the_record_of_one_that_left_nothing(shards, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "diagnosis.json").write_text("{}")
+    train(config(shards, tmp_path, "trainer.max_epochs=1"))
+    assert json.loads((tmp_path / "run.json").read_text())["config"]["seed"] == 0
+    assert not (tmp_path / "run.1.json").exists() and not (tmp_path / "diagnosis.json").exists()

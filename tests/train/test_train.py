@@ -9,6 +9,7 @@ from pathclip.config import build
 from pathclip.errors import ConfigError, DataError, PathclipError
 from pathclip.launch import compose
 from pathclip.model_folder import open_model_folder
+from pathclip.runtime.tokenizer import Tokenizer
 from pathclip.train.run_folder import read_metrics
 from pathclip.train.train import train
 from tests import tiny_shards
@@ -166,6 +167,32 @@ def test_a_locked_text_tower_trains_with_the_features_that_it_gives_in_use(shard
     assert frozen._held and not model.training
 
 
+def test_a_locked_text_tower_gives_a_caption_the_same_features_in_any_company(shards, tmp_path):
+    """A run that goes on meets its captions in other batches than the run that was not interrupted."""
+    from pathclip.train.frozen_text import FrozenText
+
+    towers = build(config(shards, tmp_path, *LOCKED, "++model.text_layers=2").model)
+    tokenizer = Tokenizer(towers.tokenizer_json.encode(), towers.context_length, towers.pad_id)
+    texts = ["a", "a gland with goblet cells", "tumour " * 20, "nests of atypical squamous cells"]
+    tokens = torch.from_numpy(tokenizer(texts))
+    towers.model.eval()
+    together = FrozenText(towers.model)(tokens)
+    alone = torch.cat([FrozenText(towers.model)(row[None]) for row in tokens])
+    backwards = FrozenText(towers.model)(tokens.flip(0)).flip(0)
+    for held in (together, backwards):
+        torch.testing.assert_close(held, alone, atol=1e-6, rtol=0)
+    first, second = FrozenText(towers.model), FrozenText(towers.model)
+    first(tokens)
+    second(tokens[2:])
+    second(tokens)
+    assert all(torch.equal(first._held[key], second._held[key]) for key in first._held)
+
+
+def test_what_the_loss_does_not_use_is_not_waited_for(shards, tmp_path):
+    result = train(config(shards, tmp_path, "model.logit_bias=-3", "loss=clip", "trainer.max_steps=2"))
+    assert open_model_folder(result.model).card["logit_bias"] == -3
+
+
 def _keeping(init, held):
     def wrapped(self, *arguments, **named):
         init(self, *arguments, **named)
@@ -258,6 +285,10 @@ def test_the_metrics_of_a_run_are_those_of_its_continuations_only(tmp_path):
         ("loss.positives=all", "loss.positives"),
         ("save_untrained=no", "save_untrained: expected bool"),
         ("seed=-1", "seed: expected int of at least 0"),
+        ("micro_batch=0", "micro_batch: expected int"),
+        ("layer_decay=1.5", "layer_decay"),
+        ("teacher=nowhere", "teacher: nowhere"),
+        ("data.val=${data.train}", "the same pairs as data.train"),
     ],
 )
 def test_a_mistake_gets_one_clear_line(shards, tmp_path, override, message):

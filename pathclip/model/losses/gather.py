@@ -7,10 +7,14 @@ is the sum of what each rank computed for it. Every rank must hold the same numb
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+_ALONE = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +74,25 @@ def gather(values: Tensor, with_grad: bool = True) -> Tensor:
         from torch.distributed.nn.functional import all_gather
 
         return torch.cat(list(all_gather(values.contiguous())))
-    parts = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
+    parts = [torch.empty_like(values) for _ in range(rank_and_world()[1])]
     torch.distributed.all_gather(parts, values.detach().contiguous())
     return torch.cat(parts)
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Within it a loss sees the pairs of this process only, whatever other processes there are."""
+    global _ALONE
+    before, _ALONE = _ALONE, True
+    try:
+        yield
+    finally:
+        _ALONE = before
+
+
 def rank_and_world() -> tuple[int, int]:
     """The number of this process and of all; (0, 1) without DDP."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if _ALONE or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
