@@ -73,6 +73,7 @@ def test_a_learning_rate_too_low_is_named_with_one_that_works(shards, tmp_path, 
     assert len([line for line in said.splitlines() if "no better than chance" in line]) == 1
 
 
+@pytest.mark.slow
 def test_a_learning_rate_too_high_is_named(shards, tmp_path):
     assert likeliest(config(shards, "matching", tmp_path, "optim.lr=0.3")) == "lr_too_high"
 
@@ -86,12 +87,14 @@ def test_shuffled_captions_are_named(shards, tmp_path):
     assert likeliest(config(shards, "shuffled", tmp_path, "optim.lr=0.001")) == "shuffled_captions"
 
 
+@pytest.mark.slow
 def test_pictures_that_are_all_alike_are_named_as_collapsed_embeddings(shards, tmp_path):
     found = diagnose(config(shards, "black", tmp_path, "optim.lr=0.001", look=20))
     assert found["causes"][0]["name"] == "collapsed_embeddings"
     assert found["image_cosine"] > 0.99 and found["pixel_spread"] < 0.05
 
 
+@pytest.mark.slow
 def test_a_logit_scale_too_low_is_named_as_temperature(shards, tmp_path):
     towers = build(config(shards, "matching", tmp_path).model)
     towers.model.logit_scale.data.fill_(0.0)

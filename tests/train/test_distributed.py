@@ -50,13 +50,32 @@ def run_all(commands):
         train(compose("train", command))
 
 
+QUICK = ("clip", "multi_positive")
+EACH = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in LOSSES]
+
+
 @pytest.fixture(scope="module")
-def runs(shards, teacher, tmp_path_factory):
-    """The folder of runs of each loss, by one process and by two."""
-    folder = tmp_path_factory.mktemp("runs")
+def quick_runs(shards, tmp_path_factory):
+    """The folder of runs of the most used losses, by one process and by two."""
+    return run_losses(shards, None, QUICK, tmp_path_factory.mktemp("quick"))
+
+
+@pytest.fixture(scope="module")
+def slow_runs(shards, teacher, tmp_path_factory):
+    """Likewise of the others."""
+    return run_losses(shards, teacher, [*LOSSES.keys() - {*QUICK}], tmp_path_factory.mktemp("slow"))
+
+
+@pytest.fixture
+def runs(request, loss):
+    return request.getfixturevalue("quick_runs" if loss in QUICK else "slow_runs")
+
+
+def run_losses(shards, teacher, names, folder):
     for world in (1, 2):
         commands = []
-        for name, changes in LOSSES.items():
+        for name in names:
+            changes = LOSSES[name]
             out = folder / f"{name}_{world}"
             more = [
                 *(change.format(teacher=teacher) for change in changes),
@@ -74,7 +93,7 @@ def losses(run):
     return [row["train/loss"] for row in read_metrics(run) if "train/loss" in row]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", EACH)
 def test_two_processes_have_the_losses_of_one(runs, loss):
     one, two = losses(runs / f"{loss}_1"), losses(runs / f"{loss}_2")
     assert len(one) == len(two) == STEPS
@@ -82,20 +101,21 @@ def test_two_processes_have_the_losses_of_one(runs, loss):
     assert max(one) - min(one) > 1e-2, "a loss that stands still would prove nothing"
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", EACH)
 def test_two_processes_have_the_weights_of_one(runs, loss):
     one, two = (load_file(runs / f"{loss}_{n}" / "model" / "open_clip_model.safetensors") for n in (1, 2))
     for name in one:
         torch.testing.assert_close(two[name], one[name], atol=2e-3, rtol=0, msg=name)
 
 
-def test_weights_split_over_two_processes_train_as_those_of_one(runs, shards, tmp_path):
+@pytest.mark.slow
+def test_weights_split_over_two_processes_train_as_those_of_one(quick_runs, shards, tmp_path):
     """FSDP2, as `trainer=fsdp` configures it, on CPUs."""
     more = [
         *("trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"),
         *("loss=clip", f"trainer.max_steps={STEPS}", "trainer.max_epochs=-1"),
     ]
     assert run_in(2, run_all, ([overrides(shards, tmp_path / "run", *more)],)) == [0, 0]
-    one, split = losses(runs / "clip_1"), losses(tmp_path / "run")
+    one, split = losses(quick_runs / "clip_1"), losses(tmp_path / "run")
     assert max(abs(a - b) for a, b in zip(one, split, strict=True)) < 1e-4
     load_towers(open_model_folder(tmp_path / "run" / "model"))
