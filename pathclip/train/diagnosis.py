@@ -23,6 +23,8 @@ from pathclip.train.trials import NO_TRIALS, PAIRS, Trials, embeddings, run_tria
 FILE = "diagnosis.json"
 _WATCHED = 5  # steps before a look during which gradients and weights are watched
 _SMOOTHING = 0.9
+# Below so many steps the smoothed loss is too restless to be called falling.
+_LONG = 100
 _SETTLED = 10  # steps after which the smoothed loss counts for the lowest
 _SLICE = 4096  # entries of each parameter that are watched
 _MEASURED = 64  # pairs of the batch whose embeddings are measured
@@ -87,7 +89,7 @@ class StuckLoss(Callback):
         self._smoothed = (
             loss.clone() if self._smoothed is None else torch.lerp(loss, self._smoothed, _SMOOTHING)
         )
-        if trainer.global_step in {look // 2 for look in self.after}:
+        if trainer.global_step in {look // 2 for look in self.after if look >= _LONG}:
             self._halfway = self._smoothed
         self._seen += 1
         if self._seen > _SETTLED:
