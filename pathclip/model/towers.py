@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pathclip import atomic
 from pathclip.errors import ConfigError, ModelFolderError
 from pathclip.model.freeze import lock_layers, set_frozen_to_eval, unlocked_layers
 from pathclip.model.modules import custom_module, open_clip_module
+from pathclip.model.statistics import move_once
 from pathclip.model_folder import WEIGHTS, ModelFolder, read_json, write_model_folder
 
 CONFIG = "open_clip_config.json"
@@ -195,12 +195,14 @@ def checkpoint_gradients(towers: Towers) -> None:
             continue
         try:
             switch_on()
-        except (AttributeError, AssertionError, NotImplementedError, ValueError) as error:
+        # Without it, a timm trunk asserts, a Hugging Face one raises ValueError, open_clip's ResNet has no
+        # such attribute.
+        except (AttributeError, AssertionError, ValueError) as error:
             raise ConfigError(
                 f"grad_checkpointing: the {tower} tower of {towers.name} cannot compute its blocks again "
                 "on the way back; use micro_batch to save memory, or another tower"
             ) from error
-        _keep_statistics_when_computed_again(module)
+        move_once(module)
 
 
 def _checkpoint_image(visual: Any) -> None:
@@ -215,24 +217,6 @@ def _checkpoint_text(transformer: Any) -> None:
         transformer.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     else:
         transformer.grad_checkpointing = True
-
-
-def _keep_statistics_when_computed_again(module: nn.Module) -> None:
-    """BatchNorm would move its running statistics twice for one batch."""
-    for norm in module.modules():
-        if isinstance(norm, _BatchNorm):
-            norm.register_forward_pre_hook(_hold_statistics)
-            norm.register_forward_hook(_release_statistics, always_call=True)
-
-
-def _hold_statistics(norm: Any, _: Any) -> None:
-    norm.usual_momentum = norm.momentum
-    if torch._C._current_graph_task_id() != -1:  # within a backward pass
-        norm.momentum = 0.0
-
-
-def _release_statistics(norm: Any, *_: Any) -> None:
-    norm.momentum = norm.usual_momentum
 
 
 def _in_use(config: Mapping[str, Any]) -> dict[str, Any]:

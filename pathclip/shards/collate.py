@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +15,7 @@ from pathclip.runtime.tokenizer import Tokenizer
 from pathclip.shards.captions import Captions
 from pathclip.shards.decode import EncodedPicture, decode
 from pathclip.shards.reader import IMAGE_SUFFIXES
-from pathclip.shards.samples import Raw, group_number, text_number
+from pathclip.shards.samples import Raw, group_number, read_meta, text_number
 from pathclip.shards.stream import Position, derived_seed
 from pathclip.shards.transforms import Augment, normalise
 
@@ -99,7 +98,7 @@ class Collate:
         total = offset + len(samples) if total is None else total
         generator = torch.Generator().manual_seed(seed)
         texts = [_text(s) for s in samples]
-        metas = [_meta(s) for s in samples]
+        metas = [read_meta(_shard(s), s["__key__"], s.get("json", b"")) for s in samples]
         pixels = self._pixels(samples, generator, offset, total)
         put = texts
         if self.captions:
@@ -152,15 +151,9 @@ def _text(sample: Raw) -> str:
         raise _bad(sample, "its text is not UTF-8") from None
 
 
-def _meta(sample: Raw) -> dict[str, Any]:
-    try:
-        meta = json.loads(sample.get("json", b"{}"))
-    except ValueError:
-        meta = None
-    if not isinstance(meta, dict):
-        raise _bad(sample, "its .json is no JSON object")
-    return meta
-
-
 def _bad(sample: Raw, what: str) -> DataError:
-    return DataError(f"{sample.get('__url__', 'shards')}: sample '{sample['__key__']}': {what}")
+    return DataError(f"{_shard(sample)}: sample '{sample['__key__']}': {what}")
+
+
+def _shard(sample: Raw) -> str:
+    return str(sample.get("__url__", "shards"))

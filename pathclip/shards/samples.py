@@ -98,7 +98,7 @@ def index_shard(shard: str, size: int, with_groups: bool = False) -> ShardIndex:
 
     def end_sample() -> None:
         if starts and with_groups:
-            groups.append(group_number(_meta(shard, key, meta), key))
+            groups.append(group_number(read_meta(shard, key, meta), key))
 
     with storage.open_for_scan(shard) as (file, length):
         for member, name, suffix in _files(shard, file, length):
@@ -164,7 +164,12 @@ def _files(shard: str, file: IO[bytes], length: int) -> Iterator[tuple[tar.Membe
         raise DataError(f"{shard}: not a readable shard ({error}); write the shards again") from None
 
 
-def _meta(shard: str, key: str, content: bytes) -> dict[str, Any]:
+def read_meta(shard: str, key: str, content: bytes) -> dict[str, Any]:
+    """A sample's .json; empty where it has none.
+
+    Raises:
+        DataError: no JSON object; names shard and sample.
+    """
     try:
         meta = json.loads(content or b"{}")
     except ValueError:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pathclip.model.losses import Features
+from pathclip.model.statistics import move_once
 from pathclip.model.towers import Towers
 from pathclip.runtime.tokenizer import Tokenizer
 from pathclip.shards.collate import Batch
@@ -65,6 +66,8 @@ class ContrastiveTask(lightning.LightningModule):
         self._teacher = (teacher,)  # in a tuple: a module would become part of the checkpoint
         self._validated: list[tuple[Tensor, Tensor, Batch]] = []
         self.model.to(memory_format=self._layout)
+        if micro_batch:
+            move_once(self.model)
 
     def on_fit_start(self) -> None:
         """Sets the mode of every module: Lightning leaves them as they were built, or loaded."""
@@ -90,7 +93,7 @@ class ContrastiveTask(lightning.LightningModule):
     def features(self, batch: Batch) -> Features:
         """What the loss is computed from, for the pairs of this process."""
         pixels = batch.pixels.to(memory_format=self._layout)
-        outputs = in_micro_batches(self._towers_on, (pixels, batch.tokens), self.micro_batch, self.model)
+        outputs = in_micro_batches(self._towers_on, (pixels, batch.tokens), self.micro_batch)
         teacher = self._teach(batch)
         return Features(
             group=batch.group,

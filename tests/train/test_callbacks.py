@@ -9,17 +9,8 @@ from pathclip.model_folder import open_model_folder
 from pathclip.train.callbacks import Ema
 from pathclip.train.run_folder import read_metrics
 from pathclip.train.train import train
-from tests import tiny_shards
 
-from .test_train import config, same_weights
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    tiny_shards.write(folder / "train", n=40)
-    tiny_shards.write(folder / "val", n=24)
-    return folder
+from .tiny_run import config, same_weights
 
 
 def test_the_model_folder_holds_the_average_of_the_weights_of_all_steps(shards, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from pathclip.model.losses import ClipLoss, Features
+from pathclip.model.statistics import move_once
 from pathclip.train.micro_batches import in_micro_batches
 
 SIZE, LENGTH, N = 16, 8, 12
@@ -32,7 +33,7 @@ def gradients(model, size, seed=7):
         image, text = model.encode_image(pixels), model.encode_text(tokens)
         return functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
 
-    image, text = in_micro_batches(encode, batch(), size, model)
+    image, text = in_micro_batches(encode, batch(), size)
     alone = torch.arange(N)
     loss = ClipLoss()(Features(image, text, model.logit_scale.exp(), alone, alone))["contrastive"]
     loss.backward()
@@ -79,7 +80,9 @@ def test_running_statistics_move_once_for_each_part():
     norm = nn.BatchNorm1d(4)
     reference = nn.BatchNorm1d(4)
     rows = torch.randn(8, 4, requires_grad=True)
-    (out,) = in_micro_batches(lambda x: (norm(x),), (rows,), 4, norm)
+    move_once(norm)
+    move_once(norm)
+    (out,) = in_micro_batches(lambda x: (norm(x),), (rows,), 4)
     out.square().sum().backward()
     for part in rows.split(4):
         reference(part)
@@ -95,7 +98,7 @@ def test_activations_of_one_part_are_held_not_those_of_all():
         kept = []
         model = clip()
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-            in_micro_batches(lambda p, t: (model.encode_image(p),), batch(), size, model)
+            in_micro_batches(lambda p, t: (model.encode_image(p),), batch(), size)
         return sum(kept)
 
     assert held(2) < 0.3 * held(None)
@@ -104,6 +107,6 @@ def test_activations_of_one_part_are_held_not_those_of_all():
 def test_without_gradients_parts_give_the_same_features():
     model = clip().eval()
     with torch.no_grad():
-        (whole,) = in_micro_batches(lambda p, t: (model.encode_image(p),), batch(), None, model)
-        (parts,) = in_micro_batches(lambda p, t: (model.encode_image(p),), batch(), 5, model)
+        (whole,) = in_micro_batches(lambda p, t: (model.encode_image(p),), batch(), None)
+        (parts,) = in_micro_batches(lambda p, t: (model.encode_image(p),), batch(), 5)
     torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)

@@ -6,17 +6,8 @@ from safetensors.torch import load_file
 
 from pathclip.train.run_folder import read_metrics
 from pathclip.train.train import train
-from tests import tiny_shards
 
-from .test_train import config
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    tiny_shards.write(folder / "train", n=40)
-    tiny_shards.write(folder / "val", n=24)
-    return folder
+from .tiny_run import config
 
 
 def run(shards, out, *overrides):

@@ -7,19 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from pathclip.train.run_folder import read_metrics
-from tests import tiny_shards
 
 from .processes import KillAfterStep, KillAtRename, train_in
 
 KILLED = -9
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    tiny_shards.write(folder / "train", n=40)
-    tiny_shards.write(folder / "val", n=16)
-    return folder
 
 
 def overrides(shards, out, world=1, workers=0, *more):

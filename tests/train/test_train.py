@@ -3,7 +3,6 @@ import json
 import open_clip
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from pathclip.config import build
 from pathclip.errors import ConfigError, DataError, PathclipError
@@ -12,31 +11,8 @@ from pathclip.model_folder import open_model_folder
 from pathclip.runtime.tokenizer import Tokenizer
 from pathclip.train.run_folder import read_metrics
 from pathclip.train.train import train
-from tests import tiny_shards
 
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    tiny_shards.write(folder / "train", n=40)
-    tiny_shards.write(folder / "val", n=24)
-    return folder
-
-
-def config(shards, out, *overrides):
-    return compose(
-        "train",
-        [
-            "model=tiny",
-            f"data.train={shards / 'train'}",
-            f"data.val={shards / 'val'}",
-            "data.batch_size=8",
-            "data.workers=0",
-            "callbacks.checkpoints.every_n_steps=3",
-            f"out={out}",
-            *overrides,
-        ],
-    )
+from .tiny_run import config, same_weights
 
 
 @pytest.fixture(scope="module")
@@ -294,8 +270,3 @@ def test_the_metrics_of_a_run_are_those_of_its_continuations_only(tmp_path):
 def test_a_mistake_gets_one_clear_line(shards, tmp_path, override, message):
     with pytest.raises((ConfigError, DataError), match=message):
         train(config(shards, tmp_path, override))
-
-
-def same_weights(first, second):
-    a, b = (load_file(folder / "open_clip_model.safetensors") for folder in (first, second))
-    return all(torch.equal(a[name], b[name]) for name in a)
