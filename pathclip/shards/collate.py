@@ -33,6 +33,7 @@ class Batch:
         texts: the texts that became tokens.
         labels: class names of the shards, '' where a pair has none; for validation only.
         teacher_tokens: int64 [n, length] by the teacher's tokenizer; None without a teacher.
+        columns: of `tokens` that hold more than padding.
     """
 
     pixels: Tensor
@@ -43,20 +44,25 @@ class Batch:
     texts: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     teacher_tokens: Tensor | None = None
+    columns: int | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def pin_memory(self) -> Batch:
+        """The batch in memory that a GPU can read by itself; torch's loader calls this."""
+        return replace(self, **{name: tensor.pin_memory() for name, tensor in self._tensors().items()})
+
     def to(self, device: torch.device | str, **kwargs: Any) -> Batch:
-        """The batch on another device; Lightning calls this."""
+        """The batch on another device; Lightning calls this. From pinned memory nobody waits for it."""
+        kwargs.setdefault("non_blocking", True)
         return replace(
-            self,
-            **{
-                name: value.to(device, **kwargs)
-                for name in ("pixels", "tokens", "group", "caption", "teacher_tokens")
-                if (value := getattr(self, name)) is not None
-            },
+            self, **{name: tensor.to(device, **kwargs) for name, tensor in self._tensors().items()}
         )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        names = ("pixels", "tokens", "group", "caption", "teacher_tokens")
+        return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
 
 
 @dataclass
@@ -105,9 +111,10 @@ class Collate:
             # Draws of their own: what happens to the pictures does not change the texts.
             generator = torch.Generator().manual_seed(derived_seed(seed, "captions"))
             put = self.captions(texts, metas, generator, offset, total)
+        tokens = self.tokenizer(put)
         return Batch(
             pixels=pixels,
-            tokens=torch.from_numpy(self.tokenizer(put)),
+            tokens=torch.from_numpy(tokens),
             group=torch.tensor(
                 [group_number(meta, s["__key__"]) for meta, s in zip(metas, samples, strict=True)]
             ),
@@ -116,6 +123,7 @@ class Collate:
             texts=put,
             labels=[str(meta.get("label") or "") for meta in metas],
             teacher_tokens=torch.from_numpy(self.teacher_tokenizer(put)) if self.teacher_tokenizer else None,
+            columns=int((tokens != self.tokenizer.pad_id).any(axis=0).nonzero()[0].max(initial=0)) + 1,
         )
 
     def _pixels(self, samples: Sequence[Raw], generator: torch.Generator, offset: int, total: int) -> Tensor:

@@ -88,7 +88,8 @@ class PairsDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> StreamLoader:
         """The resumable stream of this rank."""
         rank = self.trainer.global_rank if self.trainer else 0
-        return StreamLoader(self.stream(rank, self._world()), lambda: self.position, self.workers)
+        pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return StreamLoader(self.stream(rank, self._world()), lambda: self.position, self.workers, pinned)
 
     def stream(self, rank: int = 0, world: int = 1) -> ShardStream:
         """The training stream of one rank.

@@ -166,9 +166,16 @@ class StreamLoader:
         position: tells the next batch to train on. It is asked at the beginning of each pass, and must
             follow the batches that were trained on, not those that workers fetched ahead.
         workers: loader processes; 0 loads in this one.
+        pinned: batches lie in memory that a GPU reads by itself.
     """
 
-    def __init__(self, stream: ShardStream, position: Callable[[], Position], workers: int = 0):
+    def __init__(
+        self,
+        stream: ShardStream,
+        position: Callable[[], Position],
+        workers: int = 0,
+        pinned: bool = False,
+    ):
         self.stream = stream
         self.position = position
         # Workers are started once: one that is forked from a process in training shares its memory, and
@@ -179,6 +186,7 @@ class StreamLoader:
             num_workers=workers,
             prefetch_factor=2 if workers else None,
             persistent_workers=workers > 0,
+            pin_memory=pinned,
         )
 
     def __len__(self) -> int:

@@ -42,9 +42,15 @@ def wandb(
     _require("wandb")
     from lightning.pytorch.loggers import WandbLogger
 
-    return WandbLogger(
-        save_dir=out, project=project, name=name, entity=entity, offline=offline, log_model=False
-    )
+    class OneRun(WandbLogger):
+        """Ends the service's run with the training: the next job of a sweep would log into it."""
+
+        def finalize(self, status: str) -> None:
+            super().finalize(status)
+            if self._experiment is not None:
+                self._experiment.finish(exit_code=0 if status == "success" else 1)
+
+    return OneRun(save_dir=out, project=project, name=name, entity=entity, offline=offline, log_model=False)
 
 
 def _require(package: str) -> None:

@@ -41,6 +41,8 @@ class ShardedTask(ContrastiveTask):
             register_fsdp_forward_method(self.model, method)
         # It runs a locked text trunk from within, where its weights would not be gathered.
         self._frozen_text = None
+        # Likewise the parts of a text tower that gets less than its context length.
+        self._cuts_padding = False
 
     def on_after_backward(self) -> None:
         """Means over the processes of what cannot be split: the logit scale and its bias."""

@@ -8,10 +8,14 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pathclip.errors import ConfigError
 from pathclip.model.losses import Features
+from pathclip.model.padding import encode_text, ignores_padding, without_padding
 from pathclip.model.statistics import move_once
 from pathclip.model.towers import Towers
 from pathclip.runtime.tokenizer import Tokenizer
@@ -63,6 +67,8 @@ class ContrastiveTask(lightning.LightningModule):
         self._optimizer, self._schedule, self._layer_decay = optimizer, schedule, layer_decay
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._frozen_text = FrozenText(self.model) if FrozenText.serves(towers) else None
+        # A locked trunk cuts them itself, and knows its captions by their whole rows.
+        self._cuts_padding = ignores_padding(self.model) and not self._frozen_text
         self._teacher = (teacher,)  # in a tuple: a module would become part of the checkpoint
         self._validated: list[tuple[Tensor, Tensor, Batch]] = []
         self.model.to(memory_format=self._layout)
@@ -93,7 +99,8 @@ class ContrastiveTask(lightning.LightningModule):
     def features(self, batch: Batch) -> Features:
         """What the loss is computed from, for the pairs of this process."""
         pixels = batch.pixels.to(memory_format=self._layout)
-        outputs = in_micro_batches(self._towers_on, (pixels, batch.tokens), self.micro_batch)
+        tokens = without_padding(batch.tokens, batch.columns) if self._cuts_padding else batch.tokens
+        outputs = in_micro_batches(self._towers_on, (pixels, tokens), self.micro_batch)
         teacher = self._teach(batch)
         return Features(
             group=batch.group,
@@ -125,6 +132,30 @@ class ContrastiveTask(lightning.LightningModule):
             self.log_dict({f"train/{name}": value for name, value in terms.items()}, **shared)
         self.log("train/logit_scale", self.model.logit_scale.exp().mean(), batch_size=len(batch))
         return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as Lightning does, and under bf16 also for a fused optimiser.
+
+        Lightning refuses that one under any autocast: it takes the scaling of fp16 back in its step only;
+        bf16 needs no scaling.
+        """
+        precision = self.trainer.precision_plugin
+        if isinstance(precision, MixedPrecision) and precision.scaler is None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(precision, optimizer, gradient_clip_val or 0.0, algorithm)
+            return
+        try:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        except RuntimeError as error:
+            raise ConfigError(
+                "optim.fused=true: gradients in fp16 cannot be clipped for it; use "
+                "trainer.precision=bf16-mixed, optim.fused=null or trainer.gradient_clip_val=null"
+            ) from error
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Steps, then keeps the logit scale in [1, 100], as CLIP does.
@@ -187,7 +218,7 @@ class ContrastiveTask(lightning.LightningModule):
         if "decoder" in self.loss.needs and self.training:
             out = self.model(pixels, tokens)
             return out["image_features"], out["text_features"], out["logits"], out["labels"]
-        text = self._frozen_text(tokens) if self._frozen_text else self.model.encode_text(tokens)
+        text = self._frozen_text(tokens) if self._frozen_text else encode_text(self.model, tokens)
         image = self.model.encode_image(pixels)
         return functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
 

@@ -26,7 +26,9 @@ def module(folder, **options):
 
 def on(data, world=1, rank=0):
     """The data module as Lightning has it in one of `world` processes."""
-    data.trainer = SimpleNamespace(world_size=world, global_rank=rank) if world > 1 else None
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer = SimpleNamespace(world_size=world, global_rank=rank, strategy=strategy)
+    data.trainer = trainer if world > 1 else None
     return data
 
 
@@ -40,6 +42,14 @@ def test_a_batch_says_which_pairs_belong_together(tmp_path):
         same_group = batch.group[:, None] == batch.group[None]
         same_text = batch.caption[:, None] == batch.caption[None]
         assert same_group.equal(same_text)  # in these shards every group has a text of its own
+
+
+def test_a_batch_says_how_many_columns_of_its_tokens_hold_more_than_padding(tmp_path):
+    texts = ["naevus", "a naevus of the skin", "skin"]
+    samples = tiny_shards.samples(3)
+    write_shards(tmp_path, [Sample(s.key, s.image, text) for s, text in zip(samples, texts, strict=True)])
+    (batch,) = batches(module(tmp_path, batch_size=3))
+    assert batch.columns == (batch.tokens != 0).sum(1).max() < batch.tokens.shape[1]
 
 
 def test_shards_made_elsewhere_need_neither_metadata_nor_manifest(tmp_path):

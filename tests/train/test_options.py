@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pathclip.train import task
 from pathclip.train.run_folder import read_metrics
 from pathclip.train.train import train
 
@@ -41,6 +42,32 @@ def test_what_saves_memory_or_time_leaves_the_training_as_it_was(shards, plain, 
 def test_bf16_is_near_the_training_in_fp32_but_not_the_same(shards, plain, tmp_path):
     losses, _ = run(shards, tmp_path, "trainer.precision=bf16-mixed")
     assert losses != plain[0] and losses == pytest.approx(plain[0], abs=0.1)
+
+
+def test_the_text_tower_gets_no_columns_that_are_padding_alone(shards, plain, tmp_path, monkeypatch):
+    """The captions of these shards have at most 9 tokens, the tiny model reads 32, and a rehearsal does."""
+    encode, widths = task.encode_text, []
+
+    def watched(model, tokens):
+        widths.append(tokens.shape[1])
+        return encode(model, tokens)
+
+    monkeypatch.setattr(task, "encode_text", watched)
+    run(shards, tmp_path / "cut")
+    assert {32, 16} == set(widths) and widths.count(16) >= 4
+    monkeypatch.setattr(task, "without_padding", lambda tokens, _: tokens)
+    losses, weights = run(shards, tmp_path / "whole")
+    assert widths[-1] == 32 and losses == pytest.approx(plain[0], abs=1e-5)
+    for name, value in plain[1].items():
+        torch.testing.assert_close(weights[name], value, atol=1e-4, rtol=0, msg=name)
+
+
+def test_a_fused_optimiser_takes_the_same_steps_under_bf16_too(shards, tmp_path):
+    bf16 = "trainer.precision=bf16-mixed"
+    plain, _ = run(shards, tmp_path / "plain", bf16, "trainer.gradient_clip_val=0.01")
+    fused, _ = run(shards, tmp_path / "fused", bf16, "trainer.gradient_clip_val=0.01", "optim.fused=true")
+    unclipped, _ = run(shards, tmp_path / "unclipped", bf16, "optim.fused=true", "optim.lr=0.01")
+    assert fused == pytest.approx(plain, abs=1e-3) and fused[1:] != pytest.approx(unclipped[1:], abs=1e-3)
 
 
 def test_a_step_is_no_longer_than_the_gradient_may_be(shards, tmp_path):
