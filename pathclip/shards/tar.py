@@ -13,6 +13,7 @@ from typing import IO, NamedTuple
 BLOCK = 512
 _PLAIN = (b"0", b"\0")
 _PAX = (b"x", b"g")
+_MAX_PAX = 1 << 20  # bytes; a long name takes some hundred
 # Keywords that change what a header says about its file; times and owners are of no interest here.
 _MEANINGFUL = (b" path=", b" size=", b" linkpath=", b" GNU.", b" hdrcharset=")
 
@@ -53,6 +54,8 @@ def members(file: IO[bytes], length: int) -> Iterator[Member]:
         data = place + BLOCK
         if data + size > length:
             raise tarfile.ReadError("unexpected end of data")
+        if kind in _PAX and size > _MAX_PAX:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
         if kind in _PAX and not any(word in b" " + file.read(size) for word in _MEANINGFUL):
             place = data + -(-size // BLOCK) * BLOCK
             continue

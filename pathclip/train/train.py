@@ -169,6 +169,11 @@ def _prepare_process(seed: int) -> None:
 
 
 def _trainer(cfg: Any, out: str) -> lightning.Trainer:
+    if cfg.trainer.get("sync_batchnorm"):
+        # torch's conversion makes of timm's BatchNormAct2d a norm without its activation.
+        raise ConfigError(
+            "trainer.sync_batchnorm: BatchNorm sees the pairs of its own process here; use a tower without it"
+        )
     try:
         return build(
             with_precision(cfg.trainer),

@@ -146,3 +146,11 @@ def test_a_member_that_would_end_before_it_begins_is_refused():
     header[148:156] = b"%06o\0 " % sum(header)
     with pytest.raises(tarfile.ReadError, match="invalid header"):
         list(tar.members(io.BytesIO(bytes(header) * 4), 4 * 512))
+
+
+def test_a_header_that_would_fill_the_memory_is_refused():
+    header = tarfile.TarInfo("long")
+    header.type, header.size = tarfile.XHDTYPE, 2 << 20
+    content = header.tobuf(tarfile.USTAR_FORMAT) + bytes(2 << 20)
+    with pytest.raises(tarfile.ReadError, match="a header of 2,097,152 bytes"):
+        list(tar.members(io.BytesIO(content), len(content)))

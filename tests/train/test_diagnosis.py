@@ -2,11 +2,13 @@ import json
 import random
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from pathclip.config import build
 from pathclip.launch import compose
 from pathclip.shards.writer import Sample, write_shards
+from pathclip.train import diagnosis
 from pathclip.train.diagnosis import StuckLoss
 from pathclip.train.train import train
 from tests import tiny_shards
@@ -62,6 +64,18 @@ def likeliest(cfg):
 def test_a_run_that_learns_is_not_talked_about(shards, tmp_path, capsys):
     assert diagnose(config(shards, "matching", tmp_path, "optim.lr=0.001")) is None
     assert "no better than chance" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("last", "said"), [(4.0, False), (8.0, True)])
+def test_a_loss_above_chance_that_falls_is_not_talked_about(shards, tmp_path, monkeypatch, last, said):
+    """As with a sharp scale on new data; chance is 2.08 for these batches."""
+
+    def made_up(trainer):
+        return torch.tensor(8.0 + (last - 8.0) * trainer.global_step / 100)
+
+    monkeypatch.setattr(diagnosis, "contrastive_loss", made_up)
+    found = diagnose(config(shards, "matching", tmp_path, "optim.lr=0.001", look=100))
+    assert (found is not None) is said
 
 
 def test_a_learning_rate_too_low_is_named_with_one_that_works(shards, tmp_path, capsys):

@@ -264,6 +264,7 @@ def test_the_metrics_of_a_run_are_those_of_its_continuations_only(tmp_path):
         ("micro_batch=0", "micro_batch: expected int"),
         ("layer_decay=1.5", "layer_decay"),
         ("teacher=nowhere", "teacher: nowhere"),
+        ("+trainer.sync_batchnorm=true", "trainer.sync_batchnorm: BatchNorm sees"),
         ("data.val=${data.train}", "the same pairs as data.train"),
     ],
 )

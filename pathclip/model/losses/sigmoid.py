@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pathclip.errors import ConfigError
 from pathclip.model.losses.features import Features, Need
-from pathclip.model.losses.gather import compare, gather
+from pathclip.model.losses.gather import gather, in_full_precision, rank_and_world
 from pathclip.model.losses.positives import Positives, counts, matches
 
 
@@ -39,12 +40,16 @@ class SigLipLoss(nn.Module):
             raise ConfigError(
                 "loss=siglip: the model has no logit bias; set model.logit_scale=10 model.logit_bias=-10"
             )
-        found = compare(features.image, features.text, self.training)
+        image, text = in_full_precision(features.image), in_full_precision(features.text)
         group, caption = features.group, features.caption
+        rank, _ = rank_and_world() if self.training else (0, 1)
+        own = rank * len(image) + torch.arange(len(image), device=image.device)
         if self.training:
-            group, caption = gather(group), gather(caption)
-        match = matches(self.positives, group, caption, found.own)
-        logits = features.logit_scale * found.image + features.logit_bias
+            text, group, caption = gather(text), gather(group), gather(caption)
+        match = matches(self.positives, group, caption, own)
+        with torch.autocast(image.device.type, enabled=False):
+            cosines = image @ text.T
+        logits = features.logit_scale * cosines + features.logit_bias
         sign = 2 * match.to(logits.dtype) - 1
         return {"contrastive": -functional.logsigmoid(sign * logits).sum(dim=1).mean()}
 
