@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from pathclip.runtime.encoder import normalise
 
 SPEED_ROUNDS = 5
 SPEED_BATCH = 16
+SIGNIFICANT = 0.05
 
 
 class ExportGateError(PathclipError):
@@ -36,7 +38,8 @@ class Thresholds:
         text_cosine: as `image_cosine`, for the held-out captions.
         text_cosine_worst: as `image_cosine_worst`.
         zero_shot_agreement: share of images with the same best class, at least.
-        recall_drop: loss of text→image R@10 on the held-out pairs, at most.
+        recall_drop: loss of text→image R@10 on the held-out pairs, at most; more is let pass where the sign
+            test cannot tell it from chance, as with few pairs.
         runtime_gap: how much farther from fp32 the graph may be as onnxruntime rewrites it than as it is
             written, in 1 - mean cosine, at most.
         size_ratio: bytes of int8 over bytes of fp32, both towers, at most.
@@ -177,17 +180,29 @@ def compare(
     return Gate(tuple(lines), {**(details or {}), "cpu": cpu_name()})
 
 
-def recall_at(queries: np.ndarray, gallery: np.ndarray, same: np.ndarray, k: int = 10) -> float:
-    """Share of queries with a true match among the k most similar.
+def found_at(
+    queries: NDArray[Any], gallery: NDArray[Any], same: NDArray[np.bool_], k: int = 10
+) -> NDArray[np.bool_]:
+    """Whether each query has a true match among the k most similar.
 
     Args:
         queries: L2-normalised [q, d].
         gallery: L2-normalised [g, d].
         same: bool [q, g], which pairs match.
         k: cut-off.
+
+    Returns:
+        bool [q].
     """
     top = np.argsort(-(queries @ gallery.T), axis=1, kind="stable")[:, :k]
-    return float(np.take_along_axis(same, top, axis=1).any(axis=1).mean())
+    found: NDArray[np.bool_] = np.take_along_axis(same, top, axis=1).any(axis=1)
+    return found
+
+
+def sign_test(lost: int, gained: int) -> float:
+    """Chance of at least `lost` losses among lost + gained changes that go either way alike (one-sided)."""
+    changed = lost + gained
+    return sum(math.comb(changed, count) for count in range(lost, changed + 1)) / 2**changed
 
 
 def speed_line(tower: str, fp32: Path, int8: Path, samples: Samples) -> Line:
@@ -266,9 +281,15 @@ def _recall_line(
 ) -> Line:
     captions = np.array(texts)
     same = captions[:, None] == captions[None, :]
-    recalls = [recall_at(side["text"], side["image"], same) for side in (exact, small)]
-    note = f"{recalls[0]:.3f} → {recalls[1]:.3f}"
-    return _at_most("text→image R@10 lost", recalls[0] - recalls[1], thresholds.recall_drop, len(texts), note)
+    before, after = (found_at(side["text"], side["image"], same) for side in (exact, small))
+    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    value, limit = float(before.mean() - after.mean()), thresholds.recall_drop
+    chance = sign_test(lost, gained)
+    note = f"{before.mean():.3f} → {after.mean():.3f}; {lost} lost, {gained} gained, p {chance:.2g}"
+    passed = value <= limit or chance > SIGNIFICANT
+    if passed and value > limit:
+        note += ": over the limit, but too few to tell from chance"
+    return Line("text→image R@10 lost", value, limit, passed, len(texts), note)
 
 
 def _at_least(name: str, value: float, limit: float, n: int = 0, note: str = "") -> Line:

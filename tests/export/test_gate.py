@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from pathclip.errors import ConfigError
-from pathclip.export.gate import Gate, Line, Prompts, Thresholds, compare, recall_at
+from pathclip.export.gate import Gate, Line, Prompts, Thresholds, compare, found_at, sign_test
 from pathclip.export.samples import read_calibration
 from pathclip.launch import compose
 from pathclip.model_folder import open_model_folder
@@ -37,8 +37,29 @@ def test_recall_counts_a_query_with_any_match_among_the_first_k():
     queries = gallery[[0, 1, 2]] + 0.4 * gallery[[1, 2, 3]]
     same = np.zeros((3, 4), bool)
     same[0, 0] = same[1, 2] = same[2, 0] = True
-    assert recall_at(queries, gallery, same, k=1) == pytest.approx(1 / 3)
-    assert recall_at(queries, gallery, same, k=2) == pytest.approx(2 / 3)
+    assert found_at(queries, gallery, same, k=1).tolist() == [True, False, False]
+    assert found_at(queries, gallery, same, k=2).tolist() == [True, True, False]
+
+
+def test_the_chance_of_losses_is_that_of_a_fair_coin():
+    assert sign_test(0, 0) == 1 and sign_test(1, 0) == 0.5 and sign_test(2, 1) == 0.5
+    assert sign_test(5, 0) == 1 / 32 and sign_test(9, 1) == pytest.approx(11 / 1024)
+
+
+@pytest.mark.parametrize(("broken", "passed"), [(4, True), (5, False)])
+def test_recall_lost_beyond_the_limit_fails_where_chance_does_not_explain_it(broken, passed, tmp_path):
+    """Of 64 queries four without a hit are 0.06, over the limit of 0.03, but 1 in 16 by chance."""
+    samples = towers.make_samples(64)
+    weights = towers.make_weights(samples)
+    text = weights["text"].copy()
+    text[:broken] = -text[:broken]
+    files = (
+        towers.write_fp32(tmp_path / "fp32", weights),
+        towers.write_int8(tmp_path / "int8", {**weights, "text": text}),
+    )
+    line = next(each for each in compare(*files, samples, LIMITS).lines if "R@10" in each.name)
+    assert line.value == broken / 64 and line.passed is passed
+    assert ("too few to tell" in line.note) is passed
 
 
 SAMPLES = towers.make_samples()
@@ -71,7 +92,7 @@ def failed(lines):
 def test_a_faithful_int8_passes_every_line(tmp_path):
     lines = judged(tmp_path, WEIGHTS)
     assert not failed(lines)
-    assert lines["text→image R@10 lost"].note == "1.000 → 1.000"
+    assert lines["text→image R@10 lost"].note == "1.000 → 1.000; 0 lost, 0 gained, p 1"
     assert lines["zero-shot agreement"].n == len(SAMPLES)
 
 

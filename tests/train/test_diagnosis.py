@@ -74,7 +74,8 @@ def test_a_loss_above_chance_that_falls_is_not_talked_about(shards, tmp_path, mo
         return torch.tensor(8.0 + (last - 8.0) * trainer.global_step / 100)
 
     monkeypatch.setattr(diagnosis, "contrastive_loss", made_up)
-    found = diagnose(config(shards, "matching", tmp_path, "optim.lr=0.001", look=100))
+    longer = ("optim.lr=0.001", "trainer.max_epochs=9")
+    found = diagnose(config(shards, "matching", tmp_path, *longer, look=100))
     assert (found is not None) is said
 
 

@@ -28,7 +28,7 @@ def plain(shards, tmp_path_factory):
     [
         "micro_batch=3",
         "grad_checkpointing=true",
-        "channels_last=true",
+        "channels_last=false",
         pytest.param("compile=true", marks=pytest.mark.slow),
     ],
 )
