@@ -195,8 +195,7 @@ def found_at(
         bool [q].
     """
     top = np.argsort(-(queries @ gallery.T), axis=1, kind="stable")[:, :k]
-    found: NDArray[np.bool_] = np.take_along_axis(same, top, axis=1).any(axis=1)
-    return found
+    return np.asarray(np.take_along_axis(same, top, axis=1).any(axis=1))
 
 
 def sign_test(lost: int, gained: int) -> float:
@@ -286,7 +285,7 @@ def _recall_line(
     value, limit = float(before.mean() - after.mean()), thresholds.recall_drop
     chance = sign_test(lost, gained)
     note = f"{before.mean():.3f} → {after.mean():.3f}; {lost} lost, {gained} gained, p {chance:.2g}"
-    passed = value <= limit or chance > SIGNIFICANT
+    passed = bool(value <= limit or chance > SIGNIFICANT)
     if passed and value > limit:
         note += ": over the limit, but too few to tell from chance"
     return Line("text→image R@10 lost", value, limit, passed, len(texts), note)
