@@ -103,3 +103,19 @@ def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     report_sweep(tmp_path, jobs(tmp_path, 1.0))
     assert not Path(tmp_path / "sweep.md").exists()
+
+
+def test_folders_are_named_within_the_sweeps_own_wherever_it_was_started(tmp_path, monkeypatch):
+    """Hydra gives the sweep's folder as it was asked for, and those of the jobs from the root."""
+    monkeypatch.chdir(tmp_path)
+    report_sweep(Path(), jobs(tmp_path, 1.0, 2.0))
+    assert (tmp_path / "sweep.csv").read_text().splitlines()[1].endswith(",0")
+
+
+def test_the_metric_that_decides_comes_first_and_ranks_in_their_order(tmp_path):
+    (job,) = jobs(tmp_path, 1.0)
+    names = ["val/recall@10", "val/recall@5", "train/loss", "val/loss"]
+    (job.folder / "logs" / "0" / "metrics.csv").write_text(f"step,{','.join(names)}\n0,1,1,1,1\n")
+    report_sweep(tmp_path, [job])
+    header = (tmp_path / "sweep.csv").read_text().splitlines()[0]
+    assert header == "val/loss,train/loss,val/recall@5,val/recall@10,folder"

@@ -11,8 +11,8 @@ import torch
 def with_precision(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """The trainer's arguments with `precision: auto` replaced by bf16 where it is in hardware, else fp32.
 
-    CPUs stay at fp32: where they have bf16 (AMX) it brought 6 % to lite and 26 % to ViT-B/32, and a recipe would
-    compute other numbers on another CPU; see docs/performance.md.
+    CPUs stay at fp32: bf16 on one that has it (AMX) brought 6 % to lite and 26 % to ViT-B/32, and a recipe
+    would compute other numbers on another CPU; see docs/performance.md.
     """
     arguments = dict(trainer)
     if arguments.get("precision") == "auto":

@@ -52,17 +52,24 @@ def _last_values(folder: Path) -> dict[str, float]:
 def _rows(
     jobs: Sequence[SweepJob], results: Sequence[Mapping[str, float]], metric: str, folder: Path
 ) -> list[dict[str, Any]]:
-    names = sorted({name for result in results for name in result})
+    names = sorted({name for result in results for name in result}, key=lambda name: _order(name, metric))
     rows = []
     for told, job, result in sorted(
         zip(_choices(jobs), jobs, results, strict=True), key=lambda row: _place(row[1], row[2], metric)
     ):
         # A sweep's folder moves as a whole, so its rows name the folders in it.
-        where = job.folder.relative_to(folder) if job.folder.is_relative_to(folder) else job.folder
+        where, whole = job.folder.resolve(), folder.resolve()
+        where = where.relative_to(whole) if where.is_relative_to(whole) else where
         rows.append({**told, **{name: result.get(name) for name in names}, "folder": str(where)})
         if any(other.message for other in jobs):
             rows[-1]["failed"] = job.message
     return rows
+
+
+def _order(name: str, metric: str) -> tuple[bool, str, int]:
+    """The metric that decides first, then by name, and recall@10 after recall@5."""
+    stem, _, k = name.partition("@")
+    return name != metric, stem, int(k) if k.isdigit() else 0
 
 
 def _choices(jobs: Sequence[SweepJob]) -> list[dict[str, str]]:
