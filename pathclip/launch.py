@@ -181,6 +181,9 @@ def _for_hydra(verb: str, overrides: list[str]) -> list[str]:
     Hydra takes `model` for a choice of the config group of that name; the roots of those verbs hold
     `model_folder` and `model: ${model_folder}`. `augment=x` of training belongs to `data`.
     """
+    if verb == "train" and ("-m" in overrides or "--multirun" in overrides):
+        # The folder of a sweep is named as that of a run is.
+        overrides = [re.sub(r"^out=(?=[^,]*$)", "hydra.sweep.dir=", word) for word in overrides]
     words = [re.sub(r"^(\+{0,2})experiment=", r"\1experiment@_global_=", word) for word in overrides]
     if verb == "train":
         return [re.sub(r"^(\+{0,2})augment=", r"\1augment@data.augment=", word) for word in words]

@@ -119,3 +119,13 @@ def test_the_metric_that_decides_comes_first_and_ranks_in_their_order(tmp_path):
     report_sweep(tmp_path, [job])
     header = (tmp_path / "sweep.csv").read_text().splitlines()[0]
     assert header == "val/loss,train/loss,val/recall@5,val/recall@10,folder"
+
+
+def test_out_names_the_folder_of_a_sweep(tmp_path):
+    out = tmp_path / "here"
+    tiny_shards.write(tmp_path / "train", n=16)
+    command = [sys.executable, "-m", "pathclip.train", "-m", "model=tiny", "seed=1,2", f"out={out}"]
+    command += [f"data.train={tmp_path / 'train'}", "data.batch_size=8", "data.workers=0"]
+    subprocess.run([*command, "trainer.max_epochs=1"], check=True, cwd=tmp_path)
+    assert (out / "sweep.md").is_file() and (out / "1" / "model").is_dir()
+    assert not (tmp_path / "outputs").exists()

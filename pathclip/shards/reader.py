@@ -31,7 +31,10 @@ def shard_sizes(folder: Path | str) -> dict[str, int]:
     file = storage.join(folder, SIZES)
     content = storage.read_json_bytes(file)
     if content is None:
-        raise DataError(f"{folder}: no {SIZES} in it, so it is no folder of shards.{_hint(folder)}")
+        raise DataError(
+            f"{folder}: no {SIZES} in it, so it is no folder of shards.{_hint(folder)}"
+            " `pathclip curate` makes shards of pictures with texts."
+        )
     try:
         sizes = {str(name): int(count) for name, count in json.loads(content).items()}
     except (ValueError, AttributeError, TypeError) as error:

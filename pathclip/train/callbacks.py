@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
+
+from pathclip.train.metric_names import Mode, better
 
 
 class Ema(EMAWeightAveraging):
@@ -54,16 +56,18 @@ def ema(decay: float | None = None) -> Ema | None:
 
 
 def early_stopping(
-    monitor: str | None = None, mode: Literal["min", "max"] = "min", patience: int = 3
+    monitor: str | None = None, mode: Mode | None = None, patience: int = 3
 ) -> EarlyStopping | None:
     """Ends a run whose metric has not become better for so many validations; None without a metric."""
     if monitor is None:
         return None
-    return EarlyStopping(monitor=monitor, mode=mode, patience=patience)
+    return EarlyStopping(monitor=monitor, mode=better(monitor, mode), patience=patience)
 
 
 class EpochLines(ProgressBar):
     """One line on stderr at the end of each epoch: for logs, where a bar would be thousands of lines."""
+
+    _validated = -1
 
     def disable(self) -> None:
         """Nothing to do: only the first process prints."""
@@ -71,11 +75,16 @@ class EpochLines(ProgressBar):
     def enable(self) -> None:
         """Likewise."""
 
+    def on_validation_end(self, trainer: Any, *_: Any) -> None:
+        """From now on the figures of a validation are those of this epoch."""
+        self._validated = trainer.current_epoch
+
     def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
-        """Epoch, and the losses after it."""
+        """Epoch, and the losses after it; none of a validation that an earlier epoch had."""
+        names = ("train/loss", "val/loss") if self._validated == trainer.current_epoch else ("train/loss",)
         losses = [
             f"{name} {float(trainer.callback_metrics[name]):.3f}"
-            for name in ("train/loss", "val/loss")
+            for name in names
             if name in trainer.callback_metrics
         ]
         of = f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""

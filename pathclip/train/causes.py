@@ -12,7 +12,10 @@ COLLAPSED = 0.99  # mean cosine of two pictures, or of two texts
 TINY_UPDATE, HUGE_UPDATE = 1e-5, 5e-2  # ‖Δw‖/‖w‖ of one step; about 1e-3 is usual
 BLOWN_UP = 3.0  # ‖w‖ now over ‖w‖ at the start
 CAME_BACK = 0.7  # of the chance level: the loss had been below it
+LEARNING = 2.5  # as RECOGNISED, and more than chance
 RECOGNISED = 4.0  # standard errors by which the true pairs are closer than others
+NEAR = 1.1  # of the chance level: a loss further above it is of another kind than slow
+WORTH_SAYING = 0.35  # score from which a cause is named
 PINNED = 99.0  # the logit scale is clamped at 100
 
 
@@ -105,6 +108,14 @@ def rank(found: Findings) -> list[Cause]:
         _shuffled(found),
     ]
     return sorted(causes, key=lambda cause: -cause.score)
+
+
+def is_learning(found: Findings) -> bool:
+    """Whether the pairs begin to be told apart and nothing stands in the way: a slow run, not a stuck one."""
+    obstacles = (_frozen(found), _lr_too_high(found), _temperature(found), _collapsed(found))
+    near_chance, moves = found.loss < NEAR * found.chance, found.update >= TINY_UPDATE
+    free = all(cause.score < WORTH_SAYING for cause in obstacles)
+    return near_chance and moves and free and found.margin >= LEARNING
 
 
 def _frozen(found: Findings) -> Cause:
@@ -211,7 +222,7 @@ def _collapsed(found: Findings) -> Cause:
 def _shuffled(found: Findings) -> Cause:
     score = 0.0
     if found.learns_by_heart and found.update >= TINY_UPDATE:
-        score = 0.8 if found.margin < RECOGNISED else 0.4
+        score = 0.8 if found.margin < LEARNING else 0.0
     words = (
         f"a copy learns {found.trials.pairs} pairs by heart at the run's own settings, so it can learn, "
         f"but on new pictures the true pairs are no closer than others ({found.margin:+.1f} standard errors)"

@@ -9,7 +9,7 @@ import threading
 import time
 import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Checkpoint
@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from pathclip import atomic
 from pathclip.errors import ConfigError, DataError
 from pathclip.shards import storage
+from pathclip.train.metric_names import Mode, better
 
 FOLDER = "checkpoints"
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -42,7 +43,7 @@ class Checkpoints(Checkpoint):
         every_minutes: how often; by the clock, because a step takes milliseconds or seconds.
         every_n_steps: how often in steps instead.
         monitor: metric of the validation that says which state is the best; None keeps no best one.
-        mode: whether more of it is better ('max') or less ('min').
+        mode: whether more of it is better ('max') or less ('min'); None for less of a loss, more of the rest.
         remote: an address that fsspec knows, as 's3://bucket/run': every checkpoint is copied there too.
 
     Raises:
@@ -55,14 +56,14 @@ class Checkpoints(Checkpoint):
         every_minutes: float = 2.0,
         every_n_steps: int | None = None,
         monitor: str | None = None,
-        mode: Literal["max", "min"] = "max",
+        mode: Mode | None = None,
         remote: str | None = None,
     ):
         if every_minutes <= 0 or (every_n_steps is not None and every_n_steps < 1):
             raise ValueError("checkpoints are written every so many minutes or steps, a number above 0")
         self.folder = Path(out) / FOLDER
         self.every_minutes, self.every_n_steps = every_minutes, every_n_steps
-        self.monitor, self.mode = monitor, mode
+        self.monitor, self.mode = monitor, better(monitor or "", mode)
         self.best: float | None = None
         self.remote = RemoteCopy(remote) if remote else None
         self._written_at = time.monotonic()
@@ -117,8 +118,8 @@ class Checkpoints(Checkpoint):
             )
         # The first process's figure for all: on others its last bits may differ, and so the decision.
         value = float(trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor])))
-        better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
-        if better and not math.isnan(value):
+        is_best = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
+        if is_best and not math.isnan(value):
             self.best = value
             self._write(trainer, BEST)
 
@@ -291,17 +292,21 @@ def _first_line(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def check_checkpoint(path: str, module: torch.nn.Module, averaged: bool = False) -> None:
-    """Refuses a checkpoint that is none, or belongs to another model, before any work.
+def check_checkpoint(path: str, module: torch.nn.Module, averaged: bool, data: Any) -> int:
+    """Refuses a checkpoint that is none, or belongs to another model or stream, before any work.
 
     Args:
         path: of the checkpoint.
         module: the task that is to go on from it.
         averaged: whether the run keeps an average of its weights.
+        data: the data module, which learns from it where the stream goes on.
+
+    Returns:
+        Optimiser steps done.
 
     Raises:
         DataError: the file is no checkpoint of a training.
-        ConfigError: it was made with another model.
+        ConfigError: it was made with another model, or with another order of the pairs.
     """
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -317,5 +322,7 @@ def check_checkpoint(path: str, module: torch.nn.Module, averaged: bool = False)
         if there != here:
             raise ConfigError(
                 f"{path}: made with another model ('{name}' is {there} there, {here} here); "
-                "give the overrides that the run began with"
+                "give the overrides that the run began with; run.json in its folder has them"
             )
+    data.load_state_dict(whole[type(data).__qualname__])
+    return int(whole["global_step"])

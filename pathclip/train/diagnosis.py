@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from pathclip import atomic
 from pathclip.model.losses import gather
 from pathclip.shards.collate import Batch
-from pathclip.train.causes import Cause, Findings, rank
+from pathclip.train.causes import WORTH_SAYING, Cause, Findings, is_learning, rank
 from pathclip.train.trials import NO_TRIALS, PAIRS, Trials, embeddings, run_trials, undisturbed
 
 FILE = "diagnosis.json"
@@ -28,7 +28,6 @@ _LONG = 100
 _SETTLED = 10  # steps after which the smoothed loss counts for the lowest
 _SLICE = 4096  # entries of each parameter that are watched
 _MEASURED = 64  # pairs of the batch whose embeddings are measured
-_WORTH_SAYING = 0.35
 
 
 class StuckLoss(Callback):
@@ -132,11 +131,13 @@ class StuckLoss(Callback):
             return
         if math.isfinite(earlier) and earlier - loss > self.tolerance * chance:
             return  # above chance, as with a sharp scale on new data, but falling
+        stuck = True
         if trainer.is_global_zero or _sharded(task.model):
             found = self._measure(trainer, task, batch, loss, chance, caption)
-            if trainer.is_global_zero:
+            stuck = not is_learning(found)
+            if stuck and trainer.is_global_zero:
                 self._report(trainer, found)
-        if self.action == "stop":
+        if self.action == "stop" and trainer.strategy.broadcast(stuck):
             trainer.should_stop = True
 
     def _measure(
@@ -202,7 +203,7 @@ def contrastive_loss(trainer: Any) -> Tensor | None:
 
 def paragraph(found: Findings, causes: Sequence[Cause], file: Path) -> str:
     """What a person reads: the likeliest causes with their evidence, and what to change for each."""
-    told = [cause for cause in causes if cause.score >= _WORTH_SAYING][:3]
+    told = [cause for cause in causes if cause.score >= WORTH_SAYING][:3]
     words = [
         f"train/loss is {found.loss:.4g} after {found.step} steps, no better than chance "
         f"({found.chance:.4g} for {found.pairs} pairs)."

@@ -11,6 +11,7 @@ from typing import Any
 
 from pathclip import atomic
 from pathclip.launch import SweepJob
+from pathclip.train.metric_names import better
 from pathclip.train.run_folder import read_metrics
 
 METRIC = "val/loss"
@@ -85,7 +86,7 @@ def _place(job: SweepJob, result: Mapping[str, float], metric: str) -> tuple[boo
     value = result.get(metric, float("nan"))
     if value != value:
         return True, float("inf")
-    return job.message is not None, value if "loss" in metric else -value
+    return job.message is not None, value if better(metric) == "min" else -value
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:

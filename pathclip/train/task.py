@@ -22,6 +22,7 @@ from pathclip.runtime.tokenizer import Tokenizer
 from pathclip.shards.collate import Batch
 from pathclip.shards.stream import Position, derived_seed
 from pathclip.train.frozen_text import FrozenText
+from pathclip.train.metric_names import RANKS
 from pathclip.train.micro_batches import in_micro_batches
 from pathclip.train.parameter_groups import parameter_groups
 from pathclip.train.probe import recall_at, zero_shot
@@ -184,7 +185,7 @@ class ContrastiveTask(lightning.LightningModule):
         labels = [label for batch in batches for label in batch.labels]
         self._validated.clear()
         self.log("val/loss", self._validation_loss(image, text, group, caption), prog_bar=True)
-        for k in (1, 5, 10):
+        for k in RANKS:
             if k < len(image):  # pairs with the same text count as right
                 self.log(f"val/text_to_image_recall@{k}", recall_at(k, text, image, caption), prog_bar=k == 5)
                 self.log(f"val/image_to_text_recall@{k}", recall_at(k, image, text, caption))

@@ -33,6 +33,7 @@ from pathclip.train.checkpoints import (
     check_checkpoint,
     find_checkpoint,
 )
+from pathclip.train.metric_names import require_known
 from pathclip.train.precision import with_precision
 from pathclip.train.rehearsal import rehearse
 from pathclip.train.run_folder import record_run
@@ -97,6 +98,10 @@ def train(cfg: Any) -> TrainResult:
         resume=cfg.resume,
     )
     _check_validation(cfg, data)
+    if "decoder" in loss.needs and not hasattr(towers.model, "text_decoder"):
+        raise ConfigError(f"loss=coca: {towers.name} has no decoder; take model=coca or model=coca_tiny")
+    if cfg.schedule.get("warmup", 0) < 0:
+        raise ConfigError(f"schedule.warmup={cfg.schedule.get('warmup')}: 0 is the least")
     _freeze_unneeded(towers, loss)
     if cfg.grad_checkpointing:
         checkpoint_gradients(towers)
@@ -121,7 +126,10 @@ def train(cfg: Any) -> TrainResult:
     )
     data.stream(world=trainer.world_size)  # too few pairs for one batch: say so before the long work
     if checkpoint:
-        check_checkpoint(checkpoint, task, average)
+        data.trainer = trainer  # it asks for the number of processes
+        step = check_checkpoint(checkpoint, task, average, data)
+        if rank_zero_only.rank == 0:
+            print(f"goes on at step {step}, from {checkpoint}", file=sys.stderr)
     _rehearse(trainer, task, data, average, teacher)
     if cfg.compile:
         towers.compile()
@@ -184,7 +192,8 @@ def _trainer(cfg: Any, out: str) -> lightning.Trainer:
             plugins=[AtomicCheckpointIO()],
         )
     except MisconfigurationException as error:  # no such accelerator here, say
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from None
+        hint = "; trainer=cpu trains without" if cfg.trainer.get("accelerator") == "gpu" else ""
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}{hint}") from None
 
 
 def _check_validation(cfg: Any, data: Any) -> None:
@@ -201,6 +210,8 @@ def _check_validation(cfg: Any, data: Any) -> None:
             raise ConfigError(
                 f"callbacks.{name}.monitor={monitor}: there are no validation pairs; name data.val"
             )
+        if monitor:
+            require_known(f"callbacks.{name}.monitor", monitor)
 
 
 def _freeze_unneeded(towers: Towers, loss: Any) -> None:
@@ -243,6 +254,13 @@ def _fit(trainer: Any, task: ContrastiveTask, data: Any, checkpoint: str | None,
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except FloatingPointError as error:
         raise PathclipError(str(error)) from None
+    except RuntimeError as error:
+        if "Early stopping conditioned on metric" not in str(error):
+            raise
+        raise ConfigError(
+            "callbacks.early_stopping.monitor: the validation gave no such figure, as without labels or with "
+            "fewer pairs than its rank"
+        ) from None
     except SystemExit:  # what Lightning makes of an interrupt
         if any((out / FOLDER / name).is_file() for name in (LAST, PREVIOUS)):
             print(f"ckpt=last out={out} goes on from the last checkpoint", file=sys.stderr)
@@ -257,7 +275,11 @@ def _save_best(towers: Towers, out: Path, card: Mapping[str, Any]) -> None:
     state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     training = {**card["training"], "steps": int(state["global_step"]), "epochs": int(state["epoch"])}
     towers.save(out / "best", {**card, "training": training}, of_model(state["state_dict"]))
-    print(f"the best of the run: {out / 'best'}")
+    chosen = next(
+        (kept for kept in state["callbacks"].values() if "monitor" in kept and "best" in kept), None
+    )
+    why = f" ({chosen['monitor']} {chosen['best']:.4g} at step {training['steps']})" if chosen else ""
+    print(f"the best of the run: {out / 'best'}{why}")
 
 
 def _remote(cfg: Any) -> str | None:

@@ -79,6 +79,14 @@ def test_a_loss_above_chance_that_falls_is_not_talked_about(shards, tmp_path, mo
     assert (found is not None) is said
 
 
+def test_a_slow_run_that_begins_to_tell_pairs_apart_is_not_talked_about(shards, tmp_path, monkeypatch):
+    """Its loss is at chance, but the true pairs are closer than the others by more than chance."""
+    monkeypatch.setattr(diagnosis, "contrastive_loss", lambda _: torch.tensor(2.08))
+    slow = diagnose(config(shards, "matching", tmp_path / "a", "optim.lr=0.001", look=30))
+    shuffled = diagnose(config(shards, "shuffled", tmp_path / "b", "optim.lr=0.001", look=30))
+    assert slow is None and shuffled is not None
+
+
 def test_a_learning_rate_too_low_is_named_with_one_that_works(shards, tmp_path, capsys):
     found = diagnose(config(shards, "matching", tmp_path, "optim.lr=1e-9", look=12))
     assert found["causes"][0]["name"] == "lr_too_low"
