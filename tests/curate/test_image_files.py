@@ -102,7 +102,10 @@ def test_a_compressed_tar_is_refused_in_one_line(tmp_path, suffix):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("junk", [b"", jpeg(tissue(1)), b"\0" * 10_240, gzip.compress(b"x" * 1000)])
+JUNK = {"empty": b"", "picture": jpeg(tissue(1)), "zeros": b"\0" * 10_240, "gzip": gzip.compress(b"x" * 1000)}
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
 def test_what_is_no_tar_is_refused_or_holds_nothing(tmp_path, junk):
     (tmp_path / "a.tar").write_bytes(junk)
     try:
