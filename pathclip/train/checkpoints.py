@@ -324,5 +324,5 @@ def check_checkpoint(path: str, module: torch.nn.Module, averaged: bool, data: A
                 f"{path}: made with another model ('{name}' is {there} there, {here} here); "
                 "give the overrides that the run began with; run.json in its folder has them"
             )
-    data.load_state_dict(whole[type(data).__qualname__])
+    data.load_state_dict(whole.get(type(data).__qualname__, {}))
     return int(whole["global_step"])
