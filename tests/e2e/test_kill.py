@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -26,6 +27,7 @@ def command(folder, out, *overrides):
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_training_continues_to_the_same_weights(tmp_path):
     tiny_shards.write(tmp_path / "train", n=80)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
