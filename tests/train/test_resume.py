@@ -86,9 +86,8 @@ def test_a_run_killed_after_any_step_ends_as_an_undisturbed_one(shards, undistur
     assert {*range(10)} - logged <= {step - 1}  # killed after its checkpoint and before its figures
 
 
-@pytest.mark.parametrize(
-    "workers", [pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 4])
 def test_loader_workers_change_nothing(shards, undisturbed, tmp_path, workers):
     run = tmp_path / "run"
     assert train_in(1, overrides(shards, run, 1, workers), KillAfterStep(5)) == [KILLED]
