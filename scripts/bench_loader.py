@@ -21,11 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
+from bench_train_contender import CROPPED_AS_OPEN_CLIP
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, ImageFilter
 
-from pathclip.config import build, config_dir
+from pathclip.config import build
+from pathclip.launch import compose
 from pathclip.runtime.images import find_images
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.shards import decode
@@ -34,17 +35,6 @@ from pathclip.shards.transforms import Augment
 from pathclip.train.allocator import keep_freed_memory
 
 WIDTH, HEIGHT, QUALITY = 1024, 768, 90
-# What open_clip's transform does, and no more: a crop of nine tenths of the picture or more.
-SAME_WORK = Augment(
-    scale=(0.9, 1.0),
-    ratio=(3 / 4, 4 / 3),
-    dihedral=False,
-    brightness=0,
-    contrast=0,
-    saturation=0,
-    hue=0,
-    grey=0,
-)
 
 
 def main() -> None:
@@ -65,7 +55,8 @@ def main() -> None:
         decode.simplejpeg = None
 
     contents = read(arguments.pictures, arguments.n) if arguments.pictures else photographs(arguments.n)
-    augments = {"its crop": SAME_WORK, **{name: of_config(name) for name in arguments.augment}}
+    augments = {"its crop": of_config(*CROPPED_AS_OPEN_CLIP)}
+    augments |= {name: of_config(f"augment={name}") for name in arguments.augment}
     names = ["open_clip", *augments]
     seconds = dict.fromkeys(names, 0.0)
     for start in range(0, len(contents), arguments.batch):
@@ -110,9 +101,8 @@ def open_clip_way(contents: list[bytes], size: int) -> Callable[[], torch.Tensor
     return way
 
 
-def of_config(name: str) -> Augment:
-    node = yaml.safe_load((config_dir() / "augment" / f"{name}.yaml").read_text(encoding="utf-8"))
-    augment: Augment = build(node)
+def of_config(*overrides: str) -> Augment:
+    augment: Augment = build(compose("train", list(overrides)).data.augment)
     return augment
 
 

@@ -54,8 +54,8 @@ class Batch:
         return replace(self, **{name: tensor.pin_memory() for name, tensor in self._tensors().items()})
 
     def to(self, device: torch.device | str, **kwargs: Any) -> Batch:
-        """The batch on another device; Lightning calls this. From pinned memory nobody waits for it."""
-        kwargs.setdefault("non_blocking", True)
+        """The batch on another device; Lightning calls this. Nobody waits for a GPU to have it."""
+        kwargs.setdefault("non_blocking", torch.device(device).type == "cuda")
         return replace(
             self, **{name: tensor.to(device, **kwargs) for name, tensor in self._tensors().items()}
         )

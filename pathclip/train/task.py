@@ -146,17 +146,17 @@ class ContrastiveTask(lightning.LightningModule):
         bf16 needs no scaling.
         """
         precision = self.trainer.precision_plugin
-        if isinstance(precision, MixedPrecision) and precision.scaler is None:
-            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
-            Precision.clip_gradients(precision, optimizer, gradient_clip_val or 0.0, algorithm)
-            return
-        try:
+        fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+        if not (fused and gradient_clip_val and isinstance(precision, MixedPrecision)):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        except RuntimeError as error:
+            return
+        if precision.scaler is not None:
             raise ConfigError(
                 "optim.fused=true: gradients in fp16 cannot be clipped for it; use "
                 "trainer.precision=bf16-mixed, optim.fused=null or trainer.gradient_clip_val=null"
-            ) from error
+            )
+        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+        Precision.clip_gradients(precision, optimizer, gradient_clip_val, algorithm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Steps, then keeps the logit scale in [1, 100], as CLIP does.

@@ -218,7 +218,7 @@ def test_the_checkpoint_of_another_model_is_one_line(shards, undisturbed, tmp_pa
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_missing_accelerator_is_one_line(shards, tmp_path):
-    with pytest.raises(ConfigError, match="trainer: "):
+    with pytest.raises(ConfigError, match=r"trainer: .*; trainer=cpu trains without"):
         train(config(shards, tmp_path, "trainer=gpu"))
 
 
@@ -267,7 +267,6 @@ def test_the_metrics_of_a_run_are_those_of_its_continuations_only(tmp_path):
         ("schedule.warmup=-1", "schedule.warmup=-1: 0 is the least"),
         ("loss=coca", "loss=coca: ViT-B-32 has no decoder"),
         ("callbacks.early_stopping.monitor=val/los", "monitor=val/los: no figure .* Did you mean val/loss"),
-        ("trainer=gpu", "trainer=cpu trains without"),
         ("+trainer.sync_batchnorm=true", "trainer.sync_batchnorm: BatchNorm sees"),
         ("data.val=${data.train}", "the same pairs as data.train"),
     ],
