@@ -29,6 +29,7 @@ from tests.model.loss_cases import (
     on_two_ranks,
     words,
 )
+from tests.train.processes import run_in
 
 
 def features(image, text, group=None, caption=None, scale=SCALE, **more):
@@ -213,13 +214,7 @@ def test_the_chance_level_of_the_sigmoid_loss_is_that_of_the_best_constant(posit
 def two_ranks(tmp_path_factory):
     """What two processes with half of the batch each found, by the loss's name."""
     folder = tmp_path_factory.mktemp("ranks")
-    context = torch.multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=on_two_ranks, args=(rank, folder)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-        assert process.exitcode == 0
+    assert run_in(2, on_two_ranks, (folder,)) == [0, 0]
     return torch.load(folder / "results")
 
 
