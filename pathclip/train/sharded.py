@@ -32,6 +32,9 @@ class ShardedTask(ContrastiveTask):
         """Splits every layer of the towers, and what lies around them, over the processes."""
         if self.device_mesh is None:
             return
+        # FSDP2 splits rows of contiguous weights; kernels that lie channels last it refuses.
+        self._layout = torch.contiguous_format
+        self.model.to(memory_format=self._layout)
         mesh = self.device_mesh["data_parallel"]
         for layer in layers(self.model):
             fully_shard(layer, mesh=mesh)
