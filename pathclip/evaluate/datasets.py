@@ -68,10 +68,39 @@ class LabelledImages:
 
 @dataclass(frozen=True, slots=True)
 class LabelledData:
-    """What a zero-shot task reads: the pictures to test on, and those that only baselines learn from."""
+    """What a zero-shot task reads.
+
+    Attributes:
+        test: pictures to test on.
+        train: pictures that baselines and probes learn from, where there are any.
+        validation: pictures that temperatures, thresholds and strengths are chosen on, where there are any.
+    """
 
     test: LabelledImages
     train: LabelledImages | None = None
+    validation: LabelledImages | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelImages:
+    """Pictures with any number of classes each, none included; see `LabelledImages`."""
+
+    paths: tuple[str, ...]
+    labels: tuple[frozenset[str], ...]
+    groups: tuple[str, ...]
+    split: str
+    contents: Contents
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelData:
+    """What a multi-label task reads; see `LabelledData`."""
+
+    test: MultiLabelImages
+    validation: MultiLabelImages | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pathclip.curate.images import perceptual_hashes
 from pathclip.errors import ConfigError, DataError
 from pathclip.evaluate import colour
 from pathclip.evaluate.datasets import Contents
@@ -32,11 +33,14 @@ class Encoded:
         embeddings: subject's key → variant → L2-normalised float32 [n, d].
         colours: variant → colour features float64 [n, 54].
         sha256: of each picture's bytes, in hex.
+        perceptual: perceptual hashes of each in its 8 flips and rotations, the first as it lies; uint64
+            [n, 8], from `pathclip.curate.images.perceptual_hashes`.
     """
 
     embeddings: Mapping[str, Mapping[str, NDArray[np.float32]]]
     colours: Mapping[str, NDArray[np.float64]]
     sha256: tuple[str, ...]
+    perceptual: NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class _Prepared:
     sha256: str
     colours: dict[str, NDArray[np.float64]]
     pixels: dict[tuple[str, Preprocess], NDArray[np.uint8]]
+    perceptual: tuple[int, ...]
 
 
 def encode_pictures(
@@ -75,6 +80,7 @@ def encode_pictures(
             raise ConfigError(f"variants: '{variant}' is none of {', '.join(VARIANTS)}")
     wanted = {subject.encoder.preprocess for subject in subjects}
     hashes: list[str] = []
+    perceptual: list[tuple[int, ...]] = []
     colours: dict[str, list[NDArray[np.float64]]] = {variant: [] for variant in variants}
     vectors: dict[str, dict[str, list[NDArray[np.float32]]]] = {
         subject.key: {variant: [] for variant in variants} for subject in subjects
@@ -96,6 +102,7 @@ def encode_pictures(
                     vectors[subject.key][variant].append(found)
             for one in prepared:
                 hashes.append(one.sha256)
+                perceptual.append(one.perceptual)
                 for variant in variants:
                     colours[variant].append(one.colours[variant])
     return Encoded(
@@ -105,6 +112,7 @@ def encode_pictures(
         },
         {variant: np.stack(rows) for variant, rows in colours.items()},
         tuple(hashes),
+        np.array(perceptual, np.uint64).reshape(-1, 8),
     )
 
 
@@ -130,7 +138,7 @@ def _prepare(
         colours[variant] = colour.features(shown)
         for preprocess in wanted:
             pixels[variant, preprocess] = preprocess.pixels(shown, name)
-    return _Prepared(digest, colours, pixels)
+    return _Prepared(digest, colours, pixels, perceptual_hashes(image))
 
 
 def _batches(source: Iterator[tuple[str, bytes]], size: int) -> Iterator[list[tuple[str, bytes]]]:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from pathclip.evaluate.datasets import LabelledImages
+from pathclip.evaluate.encode import Encoded
 from pathclip.evaluate.leaks import leak_remarks, leaked
 from pathclip.evaluate.report import Section, method_text, words
 from pathclip.evaluate.stats import Interval
@@ -23,6 +28,8 @@ class Settings:
         resamples: of the bootstrap.
         limit: pictures per split at most; None for all.
         code_version: goes into every score.
+        measures: what zero-shot tasks measure besides, by name; see `Measure`.
+        cache: folder of features of earlier runs; None for none.
     """
 
     batch_size: int = 32
@@ -30,23 +37,110 @@ class Settings:
     resamples: int = 10_000
     limit: int | None = None
     code_version: str = ""
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    cache: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one encoder said of each picture or query: what two runs are compared by.
+
+    Attributes:
+        about: task, method, variant and the encoder's own entries, as a score's context has them.
+        items: what names each picture: the SHA-256 of its bytes; of a query also its direction and definition.
+        groups: what must not be split, of each; '' where it is not known.
+        truth: class of each; None for a retrieval.
+        answer: class that was said; None for a retrieval.
+        sure: probability of that class in [0, 1]; None where there is none.
+        rank: of the first right item, from 1; None for a classification.
+    """
+
+    about: Mapping[str, Any]
+    items: tuple[str, ...]
+    groups: tuple[str, ...]
+    truth: tuple[str, ...] | None = None
+    answer: tuple[str, ...] | None = None
+    sure: NDArray[np.float64] | None = None
+    rank: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What a task gives.
+    """What a task, or a part of one, gives.
 
     Attributes:
         scores: every figure.
         sections: of the report, in order.
         remarks: what a reader must know before believing the figures.
         about: for `report.json`: licence, citation, prompts, counts.
+        answers: of each encoder, to compare runs by.
+        fitted: what the model's card is to keep, by precision: see `pathclip.runtime.calibration`.
     """
 
     scores: tuple[Score, ...]
     sections: tuple[Section, ...]
     remarks: tuple[str, ...]
     about: Mapping[str, Any]
+    answers: tuple[Answers, ...] = ()
+    fitted: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Labelled pictures after encoding.
+
+    Attributes:
+        images: what they are.
+        truth: class numbers int64 [n].
+        groups: group numbers int64 [n], from `stats.group_index`.
+        encoded: their embeddings, colours and hashes.
+    """
+
+    images: LabelledImages
+    truth: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    encoded: Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A zero-shot task whose pictures are encoded: what every `Measure` starts from.
+
+    Attributes:
+        name: the task's, in the config.
+        subjects: the encoders.
+        settings: of the run.
+        classes: class → its wordings.
+        templates: sentences with `{}` for the class.
+        variants: of 'plain' and 'randomised_colour'.
+        vectors: subject's key → class vectors float32 [classes, d], all prompts of a class averaged.
+        test: what is measured on.
+        train: what may be learnt from; None if the task has no such rows.
+        validation: what thresholds and the like may be fitted on; None if the task has no such rows.
+        context: what every score of the task says: task, data hash, groups, prompts, code version ….
+    """
+
+    name: str
+    subjects: Sequence[Subject]
+    settings: Settings
+    classes: Mapping[str, Sequence[str]]
+    templates: Sequence[str]
+    variants: Sequence[str]
+    vectors: Mapping[str, NDArray[np.float32]]
+    test: Split
+    train: Split | None
+    validation: Split | None
+    context: Mapping[str, Any]
+
+
+class Measure(Protocol):
+    """A further measurement of a zero-shot task, as data in `conf/measure/`."""
+
+    learns: ClassVar[bool]
+    """Whether it needs the embeddings of the training rows."""
+
+    def run(self, measured: Measured) -> TaskResult:
+        """Measures; `about` of the result goes into `report.json` under the measure's name."""
 
 
 class Task(Protocol):
