@@ -14,7 +14,7 @@ from pathclip.errors import ConfigError
 from pathclip.evaluate import report
 from pathclip.evaluate.subjects import Subject, load_subjects
 from pathclip.evaluate.task import Settings, Task, TaskResult
-from pathclip.model_folder import update_card
+from pathclip.model_folder import open_model_folder, update_card
 from pathclip.types import Score
 
 VALUES = {
@@ -23,6 +23,7 @@ VALUES = {
     "batch_size": int,
     "bootstrap.resamples": int,
     "record": bool,
+    "cache": str | None,
     "seed": int,
     "limit": int | None,
 }
@@ -57,8 +58,15 @@ def evaluate(cfg: Any) -> EvaluateResult:
     """
     _check(cfg)
     out = output_folder(cfg)
+    measures = {name: build(node, f"measures.{name}") for name, node in cfg.measures.items() if node}
     settings = Settings(
-        cfg.batch_size, cfg.seed, cfg.bootstrap.resamples, cfg.limit, code_version=code_version()
+        cfg.batch_size,
+        cfg.seed,
+        cfg.bootstrap.resamples,
+        cfg.limit,
+        code_version=code_version(),
+        measures=measures,
+        cache=cfg.cache,
     )
     tasks: Mapping[str, Task] = {name: build(node, f"tasks.{name}") for name, node in cfg.tasks.items()}
     subjects = load_subjects(str(cfg.model), cfg.runtime, cfg.precision, cfg.untrained)
@@ -67,7 +75,7 @@ def evaluate(cfg: Any) -> EvaluateResult:
 
     result = write_results(out, subjects, results, settings)
     if cfg.record:
-        update_card(str(cfg.model), scores=[asdict(score) for score in result.scores])
+        record(str(cfg.model), result.scores, results)
     print_scores(result.scores)
     print(f"report: {result.html}")
     return result
@@ -104,6 +112,16 @@ def write_results(
     )
     html = report.write_report(out / "report.html", f"Evaluation of {name}", sections, lead)
     return EvaluateResult(scores, json, html, sections)
+
+
+def record(folder: str, scores: Sequence[Score], results: Mapping[str, TaskResult]) -> None:
+    """Puts the scores, and what was fitted for `pathclip classify`, into the model folder's card.
+
+    What was fitted on other tasks stays.
+    """
+    fitted = {name: dict(result.fitted) for name, result in results.items() if result.fitted}
+    earlier = open_model_folder(folder, verify=False).card.get("calibration") or {}
+    update_card(folder, scores=[asdict(score) for score in scores], calibration={**earlier, **fitted})
 
 
 def print_scores(scores: Sequence[Score]) -> None:
