@@ -40,7 +40,7 @@ def load(
         ConfigError: an unknown runtime or precision.
     """
     from pathclip.errors import ConfigError, ModelFolderError
-    from pathclip.model_folder import WEIGHTS, open_model_folder
+    from pathclip.model_folder import TRAINING_PICTURES, WEIGHTS, open_model_folder
     from pathclip.runtime.encoder import OnnxEncoder, available_precisions
 
     if runtime not in ("auto", "onnx", "torch"):
@@ -71,7 +71,7 @@ def load(
             f"pathclip export model={folder} out={opened.path.name}-int8{' keep_fp32=true' if found else ''}"
         )
     for name in opened.card["files"]:
-        if not name.startswith("onnx/"):
+        if not name.startswith("onnx/") and name != TRAINING_PICTURES:
             opened.verified(name)
     from pathclip.model.torch_encoder import TorchEncoder
 

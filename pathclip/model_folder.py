@@ -21,8 +21,11 @@ CARD = "pathclip.json"
 ALLOWED_SUFFIXES = frozenset({".json", ".safetensors", ".onnx", ".md", ".txt"})
 MAX_JSON_BYTES = 64 * 1024 * 1024
 WEIGHTS = "open_clip_model.safetensors"
-# What an embedding depends on: these files and every ONNX graph and safetensors …
-_DECISIVE_FILES = frozenset({"tokenizer.json", "open_clip_config.json", "text/config.json"})
+TRAINING_PICTURES = "training_pictures.safetensors"
+# What an embedding depends on: these files and every ONNX graph and safetensors but TRAINING_PICTURES …
+_DECISIVE_FILES = frozenset({"tokenizer.json", "open_clip_config.json", "text/config.json"}) | {
+    *("config.json", "vocab.json", "merges.txt"),  # of a folder of transformers
+}
 # … and these entries of the card.
 _DECISIVE_ENTRIES = ("preprocess", "context_length", "pad_id")
 # Bounds of what a real model has: a card with more would ask for gigabytes before its fault shows.
@@ -48,10 +51,10 @@ class ModelFolder:
     def hash(self) -> str:
         """Names what the model computes: in one precision, folders of one hash give the same embeddings.
 
-        SHA-256, in hex, over the listed hashes of all ONNX and safetensors files, of `tokenizer.json`,
-        `open_clip_config.json` and `text/config.json`, and over the card's preprocess, context_length and
-        pad_id. Scores, prompts, `gate.json` and `README.md` do not count: they hold measured speeds and
-        so differ between two exports of one model.
+        SHA-256, in hex, over the listed hashes of all ONNX and safetensors files, of the configs and the
+        tokenizer, and over the card's preprocess, context_length and pad_id. Scores, prompts, `gate.json`
+        and `README.md` do not count: they hold measured speeds and so differ between two exports of one
+        model. Nor do the hashes of the pictures that it was trained on.
         """
         import hashlib
 
@@ -154,20 +157,29 @@ def read_json(path: Path) -> Any:
         raise ModelFolderError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise ModelFolderError(f"{path}: not UTF-8 text") from None
+    except RecursionError:
+        raise ModelFolderError(f"{path}: nested too deeply, refused") from None
     except json.JSONDecodeError as error:
         raise ModelFolderError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
 
 
+def hint_of_model(path: Path) -> str:
+    """For somebody who named the folder of a run, the model folder in it; '' where there is none."""
+    inner = sorted(file.parent for file in path.glob(f"*/{CARD}"))
+    # A run also leaves `best` and, where asked, `untrained`.
+    inner.sort(key=lambda folder: folder.name != "model")
+    return f" Did you mean {inner[0]}?" if inner else ""
+
+
 def _is_decisive(name: str) -> bool:
+    if name == TRAINING_PICTURES:
+        return False
     return name in _DECISIVE_FILES or Path(name).suffix in (".onnx", ".safetensors")
 
 
 def _read_card(path: Path) -> dict[str, Any]:
     if not (path / CARD).is_file():
-        hint = ""
-        for inner in sorted(path.glob(f"*/{CARD}")):
-            hint = f" Did you mean {inner.parent}?"
-        raise ModelFolderError(f"{path}: no {CARD} in it, so it is no model folder.{hint}")
+        raise ModelFolderError(f"{path}: no {CARD} in it, so it is no model folder.{hint_of_model(path)}")
     card = read_json(path / CARD)
     if not isinstance(card, dict) or not isinstance(card.get("files"), dict):
         raise ModelFolderError(f"{path / CARD}: not a model card (it has no 'files')")

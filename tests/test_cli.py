@@ -10,6 +10,7 @@ import pytest
 
 from pathclip import cli
 from pathclip.commands import pipeline
+from tests import tiny_calibration
 from tests.tiny_model import break_file, list_files_again, write_image, write_tiny_model
 
 
@@ -156,7 +157,87 @@ def test_without_templates_in_the_card_the_built_in_ones_are_used(call, tmp_path
     assert json.loads(out)["templates"] == list(TEMPLATES)
 
 
+@pytest.fixture
+def calibrated(tmp_path):
+    """A model that is calibrated for the classes warm, cold and other, under the name 'colours'."""
+    model = write_tiny_model(tmp_path / "calibrated")
+    return tiny_calibration.write(model, {"colours": {"int8": tiny_calibration.entry(model)}})
+
+
+def test_labels_of_a_calibrated_task_get_its_probabilities_set_and_wordings(call, calibrated, images):
+    labels = ["--labels", "cold,other,warm"]
+    status, out, err = call("classify", calibrated, images / "red.png", *labels, "--json")
+    document = json.loads(out)
+    assert (status, err) == (0, [])
+    assert document["calibrated"]["task"] == "colours"
+    assert (document["calibrated"]["coverage"], document["calibrated"]["n"]) == (0.9, 120)
+    assert document["calibrated"]["classes"]["warm"] == ["red", "white"]
+    assert document["templates"] == ["{}", "an image of {}"]
+    (image,) = document["images"]
+    assert image["labels"][0]["name"] == "warm" and image["set"][0] == "warm"
+    assert image["none_of_these"] is False
+
+
+def test_a_table_shows_the_set_and_what_it_was_calibrated_on(call, calibrated, images):
+    _, out, _ = call("classify", calibrated, images / "blue.png", "--task", "colours", "--top", 1)
+    path, first, note = out.splitlines()
+    assert path == str(images / "blue.png") and first.endswith("  cold")
+    assert note == "  calibrated on colours; 90% set: cold"
+
+
+def test_a_picture_that_resembles_no_class_is_said_to(call, tmp_path, images):
+    model = write_tiny_model(tmp_path / "m")
+    fitted = tiny_calibration.entry(model, none_threshold=1.0, conformal_threshold=0.0)
+    tiny_calibration.write(model, {"colours": {"int8": fitted}})
+    _, out, _ = call("classify", model, images / "green.png", "--task", "colours")
+    assert "  none of these? similarity 0.9" in out and ", below 1.000\n" in out
+    assert "90% set: no class is probable enough\n" in out
+    _, out, _ = call("classify", model, images / "green.png", "--task", "colours", "--json")
+    (image,) = json.loads(out)["images"]
+    assert image["none_of_these"] is True and image["set"] == []
+
+
+def test_other_labels_stay_as_they_are_without_calibration(call, calibrated, tiny_model, images):
+    given = [images / "red.png", "--labels", "red,blue"]
+    assert call("classify", calibrated, *given)[1] == call("classify", tiny_model, *given)[1]
+    document = json.loads(call("classify", calibrated, *given, "--json")[1])
+    assert document["calibrated"] is None
+    assert document["images"][0].keys() == {"path", "labels"}
+
+
+@pytest.mark.parametrize("choice", [["--labels", "cold,other,warm"], ["--task", "colours"]])
+def test_other_templates_end_the_calibration_and_this_is_said(call, calibrated, images, choice):
+    status, out, err = call(
+        "classify", calibrated, images / "red.png", *choice, "--templates", "{}", "--json"
+    )
+    document = json.loads(out)
+    assert (status, document["calibrated"], document["templates"]) == (0, None, ["{}"])
+    assert err == [
+        "pathclip classify: the calibration of task 'colours' holds for its own templates; with --templates "
+        "the probabilities are not calibrated"
+    ]
+
+
+def test_a_malformed_calibration_is_one_line(call, tmp_path, images):
+    model = write_tiny_model(tmp_path / "m", calibration={"colours": {"int8": {"classes": 3}}})
+    status, out, err = call("classify", model, images, "--labels", "red,blue")
+    assert (status, out, len(err)) == (1, "", 1)
+    assert "calibration.colours.int8.classes must map" in err[0]
+
+
 MISTAKES = {
+    "labels and task": (
+        ["classify", "{model}", "{images}", "--labels", "a,b", "--task", "x"],
+        'give either --labels "tumour,normal" or --task NAME',
+    ),
+    "neither labels nor task": (
+        ["classify", "{model}", "{images}"],
+        'give either --labels "tumour,normal" or --task NAME',
+    ),
+    "a task of no calibration": (
+        ["classify", "{model}", "{images}", "--task", "x"],
+        "no calibrated task 'x'",
+    ),
     "one label": (["classify", "{model}", "{images}", "--labels", "red"], "--labels needs two classes"),
     "commas only": (["classify", "{model}", "{images}", "--labels", ",,"], "--labels needs two classes"),
     "a label twice": (["classify", "{model}", "{images}", "--labels", "red,red"], "each class once"),

@@ -14,6 +14,7 @@ from pathclip.config import build, config_dir
 from pathclip.curate.source import open_source
 from pathclip.curate.withdraw import withdraw_from
 from pathclip.errors import ConfigError
+from pathclip.evaluate.datasets import MultiLabelData
 from pathclip.evaluate.encode import VARIANTS
 from pathclip.evaluate.retrieval import DEFINITIONS
 from pathclip.evaluate.retrieval_task import Retrieval
@@ -29,6 +30,7 @@ from pathclip.sources.synthetic_tiles import CLASSES
 from pathclip.train.precision import with_precision
 from pathclip.types import Post
 from tests import tiny_shards
+from tests.evaluate import public_sets
 
 VERBS = ("curate", "train", "evaluate", "export")
 
@@ -281,11 +283,29 @@ def test_every_source_opens_with_its_command(source):
     assert any(line.startswith(f"# pathclip curate source={source}") for line in lines[:4])
 
 
+# What writes a public set in small, and the folders in it that its task is given.
+SETS = {
+    "bach": (public_sets.bach, {"folder": "."}),
+    "breakhis": (public_sets.breakhis, {"folder": "BreaKHis_v1"}),
+    "breakhis_types": (public_sets.breakhis, {"folder": "BreaKHis_v1"}),
+    "digestpath": (public_sets.large_digestpath, {"folder": "Colonoscopy_tissue_segment_dataset"}),
+    "folders": (public_sets.folders, {"folder": "."}),
+    "kather": (public_sets.both_kather, {"test": "CRC-VAL-HE-7K", "train": "NCT-CRC-HE-100K"}),
+    "lc25000_folders": (public_sets.lc25000, {"folder": ".", "tiles": "groups.csv"}),
+    "mhist": (public_sets.mhist, {"folder": "."}),
+    "pannuke": (public_sets.pannuke, {"folder": "."}),
+    "pcam": (public_sets.pcam, {"folder": "."}),
+    "sicap": (public_sets.sicap, {"folder": "SICAPv2"}),
+    "wsss4luad": (public_sets.wsss4luad, {"folder": "1.training"}),
+    "wsss4luad_multi_label": (public_sets.wsss4luad, {"folder": "1.training"}),
+}
+
+
 @pytest.fixture
-def task_data(real_data, shards):
-    """Overrides that give each task its data; a task without any here has to find it by `paths`."""
+def task_data(real_data, shards, tmp_path):
+    """A function that gives a task its data: it writes them where needed, and names them by overrides."""
     (real_data / "table.csv").write_text("path,label\ntable.csv,a\ntable.csv,b\n")
-    return {
+    named = {
         "atlas": [f"tasks.atlas.dataset.folder={shards}"],
         "shards": [f"tasks.shards.dataset.folder={shards}"],
         "synthetic": [f"tasks.synthetic.dataset.test={shards}", f"tasks.synthetic.dataset.train={shards}"],
@@ -294,20 +314,42 @@ def task_data(real_data, shards):
         "oral_oscc": [f"paths.shared_data={real_data}"],
     }
 
+    def overrides(name):
+        if name in named:
+            return named[name]
+        write, folders = SETS[name]
+        write(tmp_path / name)
+        return [f"tasks.{name}.dataset.{key}={tmp_path / name / path}" for key, path in folders.items()]
+
+    return overrides
+
 
 @pytest.mark.parametrize("name", options("task"))
 def test_every_task_builds_on_data_of_its_kind(name, task_data):
-    task = build(compose("evaluate", [f"task={name}", *task_data[name]]).tasks[name], f"tasks.{name}")
+    task = build(compose("evaluate", [f"task={name}", *task_data(name)]).tasks[name], f"tasks.{name}")
     assert task.licence and task.citation
     assert {*task.variants} <= {*VARIANTS}
     if isinstance(task, Retrieval):
         assert {*task.definitions} <= {*DEFINITIONS} and all(k > 0 for k in task.ks)
         return
-    if task.classes is not None:
-        check_prompts(task.classes, task.templates)
-        class_numbers(task.dataset.test, list(task.classes))  # a name that the data does not have is refused
-        assert task.dataset.train is not None
-        class_numbers(task.dataset.train, list(task.classes))
+    if task.classes is None:
+        return
+    check_prompts(task.classes, task.templates)
+    if isinstance(task.dataset, MultiLabelData):
+        assert {name for label in task.dataset.test.labels for name in label} == {*task.classes}
+        return
+    kept = [name for name in task.classes if name in task.dataset.test.labels]
+    names = kept if task.without_example == "leave_out" else list(task.classes)
+    class_numbers(task.dataset.test, names)  # a name that the data does not have is refused
+    assert task.dataset.train is not None
+    class_numbers(task.dataset.train, list(task.classes))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_public_set_opens_with_its_command(name):
+    text = (config_dir() / "task" / f"{name}.yaml").read_text()
+    assert text.startswith(f"# @package tasks.{name}\n")
+    assert text.splitlines()[2].startswith(f"# pathclip evaluate model=… task={name} tasks.{name}.dataset.")
 
 
 @pytest.mark.parametrize("recipe", options("recipe"))

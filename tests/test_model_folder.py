@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from pathclip.errors import ModelFolderError
-from pathclip.model_folder import CARD, open_model_folder, read_json, update_card, write_model_folder
+from pathclip.model_folder import (
+    CARD,
+    TRAINING_PICTURES,
+    open_model_folder,
+    read_json,
+    update_card,
+    write_model_folder,
+)
 from tests.tiny_model import break_file, list_files_again, write_tiny_model
 
 
@@ -135,8 +142,21 @@ def test_a_malformed_json_is_named_with_its_line(tmp_path):
         read_json(tmp_path / "a.json")
 
 
+def test_a_json_that_is_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(ModelFolderError, match=r"a\.json: nested too deeply"):
+        read_json(tmp_path / "a.json")
+
+
 def test_a_folder_above_the_model_hints_at_the_model(folder):
     with pytest.raises(ModelFolderError, match=f"Did you mean {folder}"):
+        open_model_folder(folder.parent)
+
+
+def test_the_folder_of_a_run_hints_at_its_model_rather_than_at_best_or_untrained(folder):
+    for name in ("best", "untrained"):
+        shutil.copytree(folder, folder.parent / name)
+    with pytest.raises(ModelFolderError, match=f"Did you mean {folder}\\?"):
         open_model_folder(folder.parent)
 
 
@@ -194,6 +214,14 @@ def test_a_file_that_decides_embeddings_changes_the_models_hash(folder, name):
     (folder / name).write_bytes(b"other")
     list_files_again(folder)
     assert open_model_folder(folder).hash != before
+
+
+def test_hashes_of_training_pictures_do_not_change_the_models_hash(folder):
+    before = open_model_folder(folder).hash
+    (folder / TRAINING_PICTURES).write_bytes(b"hashes")
+    list_files_again(folder)
+    opened = open_model_folder(folder)
+    assert opened.has(TRAINING_PICTURES) and opened.hash == before
 
 
 @pytest.mark.parametrize(

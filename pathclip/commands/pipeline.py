@@ -40,6 +40,11 @@ EXAMPLES = {
         "model=run/model out=model-int8 recipe=naive force=true",
     ],
 }
+NOTES = {
+    "evaluate": [
+        "`pathclip evaluate compare REPORT REPORT` tells whether two reports differ by more than luck.",
+    ],
+}
 NEEDS = {
     "curate": ("curate", ("hydra",)),
     "train": ("train", ("hydra", "torch")),
@@ -56,10 +61,11 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     `python -m` would import from the working directory first, and a file of the user's named `yaml.py`
     would stand in for the package: PYTHONSAFEPATH forbids that, for the ranks too.
     """
-    if any(word in ("--help", "-h") for word in arguments):
+    compares = verb == "evaluate" and list(arguments[:1]) == ["compare"]
+    if not compares and any(word in ("--help", "-h") for word in arguments):
         print(help_text(verb))
         return 0
-    require_extra(*NEEDS[verb])
+    require_extra(*(("train", ("pyarrow",)) if compares else NEEDS[verb]))
     sys.stdout.flush()
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     os.execve(sys.executable, [sys.executable, "-m", f"pathclip.{verb}", *arguments], environment)
@@ -86,6 +92,7 @@ def help_text(verb: str) -> str:
         "",
         f"`pathclip {verb} --cfg job` shows every key with its value; add overrides to see their effect.",
     ]
+    lines += NOTES.get(verb, [])
     lines += ["-m runs one job per choice of key=a,b. Research software, not for diagnosis."]
     return "\n".join(lines)
 

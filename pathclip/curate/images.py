@@ -160,7 +160,10 @@ def perceptual_hashes(image: Image.Image) -> tuple[int, ...]:
     left_right, top_bottom = low * sign, low * sign[:, None]
     both = left_right * sign[:, None]
     turned = (low, left_right.T, both, top_bottom.T, left_right, top_bottom, low.T, both.T)
-    return tuple(_bits(one) for one in turned)
+    # Rounded, so that coefficients which are zero but for rounding do not decide by chance.
+    values = np.round(np.stack(turned).reshape(8, -1), 6)
+    bits = np.packbits(values > np.median(values, axis=1, keepdims=True), axis=1)
+    return tuple(bits.view(">u8")[:, 0].tolist())
 
 
 @functools.cache
@@ -169,12 +172,6 @@ def _cosines() -> NDArray[np.float64]:
     side = HASH_SIDE * 4
     place, frequency = np.arange(side), np.arange(HASH_SIDE)[:, None]
     return 2 * np.cos(np.pi * frequency * (2 * place + 1) / (2 * side))
-
-
-def _bits(coefficients: NDArray[np.float64]) -> int:
-    # Rounded, so that coefficients which are zero but for rounding do not decide by chance.
-    values = np.round(coefficients, 6)
-    return int.from_bytes(np.packbits(values > np.median(values)).tobytes(), "big")
 
 
 def _upright_size(content: bytes) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import comb
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +85,31 @@ def near_hashes(hashes: NDArray[np.uint64], max_distance: int, groups: NDArray[n
             kept = (earlier >= 0) & (earlier < later) & (groups[earlier] != groups[later])
             found.append(np.stack([later[kept], earlier[kept], distance[kept]]))
     return _sorted(np.concatenate(found, axis=1) if found else np.empty((3, 0), np.int64), label)
+
+
+def near_any(asked: NDArray[np.uint64], known: NDArray[np.uint64], max_distance: int) -> NDArray[np.bool_]:
+    """Which values of one set lie near any of another; see `near_hashes`.
+
+    Args:
+        asked: hashes, [n].
+        known: hashes, [m].
+        max_distance: bits in which near ones differ at most, in [0, 11].
+
+    Returns:
+        [n].
+    """
+    found = np.zeros(len(asked), np.bool_)
+    edges = [round(BITS * n / (max_distance + 2)) for n in range(max_distance + 3)]
+    for spans in combinations([(start, end - start) for start, end in pairwise(edges)], 2):
+        # Of two bytes, keys are sorted twenty times as fast as of eight.
+        width = np.uint16 if sum(bits for _, bits in spans) <= 16 else np.int64
+        left = np.flatnonzero(~found)
+        asked_keys: Any = _key(asked[left], spans).astype(width)
+        known_keys: Any = _key(known, spans).astype(width)
+        for one, other in collisions(asked_keys, known_keys):
+            near = np.bitwise_count(asked[left[one]] ^ known[other]) <= max_distance
+            found[left[one[near]]] = True
+    return found
 
 
 def _labels(

@@ -1,4 +1,4 @@
-"""`python -m pathclip.evaluate key=value …`, which `pathclip evaluate` becomes."""
+"""`python -m pathclip.evaluate key=value …` or `… compare A B`, which `pathclip evaluate` becomes."""
 
 from __future__ import annotations
 
@@ -29,5 +29,14 @@ def _run(cfg: Any) -> None:
     evaluate(cfg)
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Measures, or compares what was measured; returns the exit status."""
+    if arguments[:1] == ["compare"]:
+        from pathclip.evaluate import compare_command
+
+        return compare_command.main(arguments[1:])
+    return launch("evaluate", _run, task_list(arguments))
+
+
 if __name__ == "__main__":
-    sys.exit(launch("evaluate", _run, task_list(sys.argv[1:])))
+    sys.exit(main(sys.argv[1:]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -70,6 +70,7 @@ def line_chart(
     x_label: str = "",
     y_label: str = "",
     y_range: Interval | None = None,
+    dashed: Collection[str] = (),
 ) -> str:
     """Lines over a common x axis.
 
@@ -78,6 +79,7 @@ def line_chart(
         x_label: of the axis.
         y_label: of the axis.
         y_range: ends of the y axis; by default what the points need.
+        dashed: names of the series that are no measurement: chance, say.
 
     Returns:
         An `<svg>` element.
@@ -94,7 +96,7 @@ def line_chart(
         parts.append(_small(left - 8, y + 4, number_text(tick), "end"))
     for tick in ticks(x_low, x_high):
         parts.append(_small(left + (tick - x_low) * across, height - foot + 16, number_text(tick), "middle"))
-    for number, row in enumerate(series.values()):
+    for number, (name, row) in enumerate(series.items()):
         path, pen = [], "M"
         for x, y in row:
             if not math.isfinite(y):
@@ -103,18 +105,54 @@ def line_chart(
             path.append(f"{pen}{left + (x - x_low) * across:.1f} {height - foot - (y - y_low) * up:.1f}")
             pen = "L"
         if path:
-            parts.append(f'<path class="line s{number % 6}" d="{" ".join(path)}"/>')
+            kind = " dashed" if name in dashed else ""
+            parts.append(f'<path class="line s{number % 6}{kind}" d="{" ".join(path)}"/>')
     parts.append(_small(left + (width - left - 20) / 2, height - 8, x_label, "middle"))
     parts.append(_small(left - 8, head - 12, y_label, "end") if y_label else "")
     return _svg(width, height, parts)
 
 
-def confusion_svg(counts: NDArray[Any] | Sequence[Sequence[int]], names: Sequence[str]) -> str:
+def difference_chart(labels: Sequence[str], values: Sequence[tuple[float, float, float]]) -> str:
+    """Differences as dots with their intervals, about a line at zero.
+
+    Args:
+        labels: of the rows.
+        values: (value, low, high) of each; one that is not finite leaves its row empty.
+
+    Returns:
+        An `<svg>` element.
+    """
+    shown = [_short(label) for label in labels]
+    edges = [abs(edge) for row in values for edge in row if math.isfinite(edge)]
+    far = _round_up(max(edges, default=1.0))
+    left, width, row_height, head = 24 + _LETTER * max(map(len, shown), default=0), 760.0, 26, 10
+    height = head + row_height * len(labels) + 26
+    scale = (width - left - 30) / (2 * far)
+    middle = left + far * scale
+    parts = [f'<line class="reference" x1="{middle:.1f}" x2="{middle:.1f}" y1="{head}" y2="{height - 22}"/>']
+    for tick in ticks(-far, far):
+        parts.append(_small(middle + tick * scale, height - 6, number_text(tick), "middle"))
+    for number, (label, (value, low, high)) in enumerate(zip(shown, values, strict=True)):
+        y = head + row_height * (number + 0.5)
+        parts.append(_text(left - 8, y + 4, label, "end"))
+        if math.isfinite(value) and math.isfinite(low) and math.isfinite(high):
+            ends = f"M{middle + low * scale:.1f} {y:.1f}H{middle + high * scale:.1f}"
+            parts.append(f'<path class="whisker" d="{ends}"/>')
+            parts.append(f'<circle class="s0" cx="{middle + value * scale:.1f}" cy="{y:.1f}" r="4"/>')
+    return _svg(width, height, parts)
+
+
+def confusion_svg(
+    counts: NDArray[Any] | Sequence[Sequence[int]],
+    names: Sequence[str],
+    links: Mapping[tuple[int, int], str] | None = None,
+) -> str:
     """A confusion matrix: rows are true classes, columns predictions, shade is the share of the row.
 
     Args:
         counts: [true, predicted].
         names: of the classes.
+        links: (true, predicted) → id of the element of the page that its cell leads to.
 
     Returns:
         An `<svg>` element.
@@ -136,17 +174,13 @@ def confusion_svg(counts: NDArray[Any] | Sequence[Sequence[int]], names: Sequenc
         total = int(table[row].sum())
         parts.append(_text(left - 8, y + cell / 2 + 4, shown[row], "end"))
         for column, other in enumerate(names):
-            share = float(table[row, column]) / total if total else 0.0
-            x, kind = left + cell * column, "right" if row == column else "wrong"
-            ink = "on" if share > 0.55 else ""
-            parts.append(
-                f"<g><title>{escape(name)} → {escape(other)}: {int(table[row, column])} of {total}</title>"
-                f'<rect class="cell" x="{x:.1f}" y="{y:.1f}" width="{cell - 2:.1f}" height="{cell - 2:.1f}"/>'
-                f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{cell - 2:.1f}" '
-                f'height="{cell - 2:.1f}" fill-opacity="{share:.3f}"/>'
-                f'<text class="{ink}" x="{x + cell / 2 - 1:.1f}" y="{y + cell / 2 + 4:.1f}" '
-                f'text-anchor="middle">{int(table[row, column])}</text></g>'
-            )
+            x, anchor = left + cell * column, (links or {}).get((row, column))
+            label = f"{name} → {other}: {int(table[row, column])} of {total}"
+            drawn = _cell(x, y, cell - 2, int(table[row, column]), total, row == column, label)
+            if anchor:
+                says = escape(f"{label}; show pictures")
+                drawn = f'<a href="#{escape(anchor)}" aria-label="{says}">{drawn}</a>'
+            parts.append(drawn)
     return _svg(width, height, parts)
 
 
@@ -197,6 +231,19 @@ def _bar(
         text, end = f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]", interval[1]
     parts.append(_small(left + end * scale + 6, y + height - 5, text, "start"))
     return "".join(parts)
+
+
+def _cell(x: float, y: float, side: float, count: int, total: int, right: bool, label: str) -> str:
+    """One cell of a confusion matrix, as dark as its share of the row."""
+    share, kind = count / total if total else 0.0, "right" if right else "wrong"
+    square = f'x="{x:.1f}" y="{y:.1f}" width="{side:.1f}" height="{side:.1f}"'
+    ink = "on" if share > 0.8 else ""
+    return (
+        f'<g><title>{escape(label)}</title><rect class="cell" {square}/>'
+        f'<rect class="{kind}" {square} fill-opacity="{share:.3f}"/>'
+        f'<text class="{ink}" x="{x + side / 2:.1f}" y="{y + side / 2 + 5:.1f}" text-anchor="middle">'
+        f"{count}</text></g>"
+    )
 
 
 def _vertical_grid(left: float, span: float, top: float, head: float, foot: float) -> list[str]:

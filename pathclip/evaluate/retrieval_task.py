@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathclip.errors import ConfigError, DataError
-from pathclip.evaluate import report, retrieval, stats
+from pathclip.evaluate import retrieval, retrieval_sections, stats
 from pathclip.evaluate.datasets import TextPairs
-from pathclip.evaluate.encode import VARIANTS, data_hash, encode_pictures
+from pathclip.evaluate.encode import VARIANTS, Encoded, data_hash, encode_dataset
+from pathclip.evaluate.marks import is_leaking, marks_of
+from pathclip.evaluate.profile import measured
+from pathclip.evaluate.retrieval_figures import Figures, Search
+from pathclip.evaluate.retrieval_pools import Pooled, in_full_set, pooled
 from pathclip.evaluate.subjects import Subject
-from pathclip.evaluate.task import (
-    Settings,
-    TaskResult,
-    compared,
-    exact,
-    headline,
-    leaks,
-    paired,
-    score,
-    subject_context,
-)
-from pathclip.runtime.preprocess import open_image
+from pathclip.evaluate.task import Answers, Settings, TaskResult, leaks, subject_context
 from pathclip.types import Score
 
 DIRECTIONS = ("text_to_image", "image_to_text")
-Rank = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +32,7 @@ class Retrieval:
     Attributes:
         dataset: the pairs; all of them are the pool that is searched.
         ks: of recall@k.
+        pools: sizes of the random pools that are searched besides the full set.
         definitions: of 'exact_pair' and 'same_text_or_group'.
         variants: of 'plain' and 'randomised_colour'.
         licence: of the data.
@@ -48,7 +41,8 @@ class Retrieval:
     """
 
     dataset: TextPairs
-    ks: Sequence[int] = (1, 5, 10)
+    ks: Sequence[int] = (1, 5, 10, 50)
+    pools: Sequence[int] = (100, 1000)
     definitions: Sequence[str] = retrieval.DEFINITIONS
     variants: Sequence[str] = VARIANTS
     licence: str = ""
@@ -61,119 +55,119 @@ class Retrieval:
         Raises:
             DataError: fewer than two pairs, a picture that cannot be read, a pair without text, embeddings
                 that are not numbers.
-            ConfigError: an unknown definition.
+            ConfigError: an unknown definition, or a k or pool that is no count.
         """
         pairs = self.dataset.first(settings.limit)
-        _check(name, pairs, self.definitions)
+        self._check(name, pairs)
         texts = {one.key: text_vectors(one, pairs.texts) for one in subjects}
-        encoded = encode_pictures(
-            pairs.contents,
-            pairs.paths,
-            subjects,
-            self.variants,
-            settings.batch_size,
-            settings.seed,
-            f"{name}: pictures",
-        )
+        encoded = encode_dataset(pairs, subjects, self.variants, settings, f"{name}: pictures")
         groups = stats.group_index(pairs.groups)
-        ks = [k for k in self.ks if k <= len(pairs)]
+        relevant = [retrieval.relevance(one, pairs.texts, groups) for one in self.definitions]  # type: ignore[arg-type]
+        ks, sizes, remarks = self._fitting(len(pairs))
+        leaking, leak_lines = leaks(subjects, encoded)
+        leaked = {key: {"leaked": one.exact, "near_leaked": one.near} for key, one in leaking.items()}
+        remarks = [*leak_lines, *remarks, *filter(None, [self.note.strip()])]
+        if not any(pairs.groups):
+            remarks.append("Groups are not known: intervals treat every pair as independent; too narrow.")
         shared = {
             "task": name,
             "data_hash": data_hash(encoded.sha256, pairs.texts, pairs.groups),
             "groups": int(groups.max()) + 1,
             "grouped": any(pairs.groups),
-            "pool": len(pairs),
             "resamples": settings.resamples,
             "seed": settings.seed,
             "code_version": settings.code_version,
             "prompts": "the pairs' own texts",
         }
-        counts, remarks = leaks(subjects, encoded.sha256)
         scores: list[Score] = []
-        for definition in self.definitions:
-            relevant = retrieval.relevance(definition, pairs.texts, groups)  # type: ignore[arg-type]
-            for variant in self.variants:
-                context = {**shared, "variant": variant, "definition": definition}
-                figures = _Figures(groups, ks, settings, context)
-                for direction in DIRECTIONS:
-                    found = {}
-                    for one in subjects:
-                        images = encoded.embeddings[one.key][variant]
-                        sides = (texts[one.key], images)
-                        queries, items = sides if direction == "text_to_image" else sides[::-1]
-                        found[one.key] = retrieval.ranks(queries, items, relevant)
-                        about = {**subject_context(one), "leaked": counts[one.key]}
-                        scores += figures.all(direction, found[one.key], about)
-                    scores += figures.chance(direction, relevant)
-                    for first, second in paired(subjects):
-                        scores += figures.differences(direction, found, first, second)
-        remarks += [self.note.strip()] if self.note.strip() else []
-        if not any(pairs.groups):
-            remarks.append("Groups are not known: intervals treat every pair as independent; too narrow.")
-        described = {
+        answers: list[Answers] = []
+        with measured(settings.profile, "retrieval"):
+            searches = self._searches(subjects, texts, encoded, relevant, sizes, settings)
+        for search in searches:
+            context = {**shared, **search.where}
+            figures = Figures(groups, ks, settings, context)
+            scores += figures.measured(subjects, search.found, leaked)
+            scores += figures.chance(search.relevant, (len(pairs), *sizes))
+            for one in subjects:
+                about = {**context, "method": "retrieval", **subject_context(one), **leaked[one.key]}
+                answers.append(_answers(about, encoded.sha256, pairs.groups, search.found[one.key][0]))
+        marks = marks_of([], {one.key: is_leaking(one, leaking[one.key]) for one in subjects}, False)
+        scores = marks.put(scores)
+        about = {
             "kind": "retrieval",
             "licence": self.licence,
             "citation": self.citation,
             "pairs": len(pairs),
             "groups": shared["groups"],
             "texts": len(set(pairs.texts)),
+            "pools": list(sizes),
         }
-        sections = [_scores_section(name, scores, remarks, described, ks, self.definitions)]
+        sections = retrieval_sections.score_sections(name, scores, remarks, about, ks, subjects, searches)
         if subjects:
-            best, variant = subjects[0], self.variants[0]
-            relevant = retrieval.relevance("same_text_or_group", pairs.texts, groups)
-            sections.append(
-                _examples_section(
-                    name, best, pairs, texts[best.key], encoded.embeddings[best.key][variant], relevant
-                )
-            )
-        return TaskResult(tuple(scores), tuple(sections), tuple(remarks), described)
+            first = subjects[0]
+            images = encoded.embeddings[first.key][self.variants[0]]
+            shown = retrieval_sections.Shown(first, pairs, texts[first.key], images, relevant[-1])
+            own = [
+                one for one in searches if one.relevant is relevant[-1] and one.variant == self.variants[0]
+            ]
+            sections += [
+                retrieval_sections.examples_section(name, shown),
+                retrieval_sections.hardest_section(name, shown, own),
+            ]
+        return TaskResult(tuple(scores), tuple(sections), tuple(remarks), about, tuple(answers))
 
-
-@dataclass(frozen=True, slots=True)
-class _Figures:
-    """Turns ranks into scores; holds what all of them share."""
-
-    groups: Rank
-    ks: Sequence[int]
-    settings: Settings
-    context: dict[str, Any]
-
-    def all(self, direction: str, rank: Rank, about: dict[str, Any]) -> list[Score]:
-        about = {**self.context, "method": "retrieval", **about}
-        found = [
-            score(f"{direction}_recall@{k}", self._mean(retrieval.recall_at(k, rank)), len(rank), about)
-            for k in self.ks
-        ]
-        median, resamples = stats.bootstrap_median(
-            rank, self.groups, self.settings.resamples, self.settings.seed
-        )
-        about = {**about, "resamples": resamples}
-        return [*found, score(f"{direction}_median_rank", median, len(rank), about)]
-
-    def chance(self, direction: str, relevant: retrieval.Relevance) -> list[Score]:
-        about = {**self.context, "method": "chance"}
-        n = len(relevant.texts)
-        found = [
-            score(f"{direction}_recall@{k}", exact(retrieval.chance_recall(k, relevant)), n, about)
-            for k in self.ks
-        ]
-        median = exact(retrieval.chance_median_rank(relevant))
-        return [*found, score(f"{direction}_median_rank", median, n, about)]
-
-    def differences(
-        self, direction: str, ranks: dict[str, Rank], first: Subject, second: Subject
-    ) -> list[Score]:
-        about = {**self.context, **compared(first, second)}
+    def _searches(
+        self,
+        subjects: Sequence[Subject],
+        texts: Mapping[str, NDArray[np.float32]],
+        encoded: Encoded,
+        relevant: Sequence[retrieval.Relevance],
+        sizes: Sequence[int],
+        settings: Settings,
+    ) -> list[Search]:
+        """By definition, variant and direction; the definitions share the work."""
         found = []
-        for k in self.ks:
-            hits = [retrieval.recall_at(k, ranks[one.key]) for one in (first, second)]
-            interval = self._mean(hits[0] - hits[1])
-            found.append(score(f"{direction}_recall@{k}_difference", interval, len(hits[0]), about))
-        return found
+        for variant in self.variants:
+            for direction in DIRECTIONS:
+                by_key = {}
+                for one in subjects:
+                    sides = (texts[one.key], encoded.embeddings[one.key][variant])
+                    queries, items = sides if direction == "text_to_image" else sides[::-1]
+                    full = map(in_full_set, retrieval.places(queries, items, relevant))
+                    pools = [pooled(queries, items, relevant, size, settings.seed) for size in sizes]
+                    by_key[one.key] = list(zip(full, *pools, strict=True))
+                for number, counts in enumerate(relevant):
+                    places = {key: of_each[number] for key, of_each in by_key.items()}
+                    found.append(Search(variant, direction, counts, places))
+        return sorted(found, key=lambda one: self.definitions.index(one.relevant.definition))
 
-    def _mean(self, values: Any) -> stats.Interval:
-        return stats.bootstrap_mean(values, self.groups, self.settings.resamples, self.settings.seed)
+    def _check(self, name: str, pairs: TextPairs) -> None:
+        for definition in self.definitions or [""]:
+            if definition not in retrieval.DEFINITIONS:
+                raise ConfigError(
+                    f"tasks.{name}.definitions: '{definition}' is none of {', '.join(retrieval.DEFINITIONS)}"
+                )
+        for key, values, least in (("ks", self.ks, 1), ("pools", self.pools, 2)):
+            for value in values:
+                if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                    raise ConfigError(f"tasks.{name}.{key}: {value} is no whole number of at least {least}")
+        if len(pairs) < 2:
+            raise DataError(f"task {name}: retrieval needs at least two pairs, there is {len(pairs)}")
+        for path, text in zip(pairs.paths, pairs.texts, strict=True):
+            if not text.strip():
+                raise DataError(f"task {name}: {path} has an empty text")
+
+    def _fitting(self, n: int) -> tuple[list[int], list[int], list[str]]:
+        """The ks and the sizes of pools that n pairs are enough for, and remarks on the others."""
+        ks, remarks = sorted({k for k in self.ks if k <= n}), []
+        sizes = sorted({size for size in self.pools if size < n})
+        if left := sorted({k for k in self.ks if k > n}):
+            names = ", ".join(f"recall@{k}" for k in left)
+            remarks.append(f"Left out, because there are only {n} pairs: {names}.")
+        if left := sorted({size for size in self.pools if size >= n}):
+            names = " and ".join(f"{size:,}" for size in left)
+            remarks.append(f"No random pools of {names}: the full set has {n:,} pairs.")
+        return ks, sizes, remarks
 
 
 def text_vectors(subject: Subject, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -184,84 +178,22 @@ def text_vectors(subject: Subject, texts: Sequence[str]) -> NDArray[np.float32]:
     """
     unique = list(dict.fromkeys(texts))
     vectors = subject.encoder.encode_texts(unique)
-    good = [bool(np.isfinite(vector).all()) for vector in vectors]
-    for number, text in enumerate(unique):
-        if not good[number]:
+    for text, vector in zip(unique, vectors, strict=True):
+        if not np.isfinite(vector).all():
             raise DataError(f"'{text[:60]}': its embedding by {subject.title} is not a number")
     position = {text: number for number, text in enumerate(unique)}
     return vectors[[position[text] for text in texts]]
 
 
-def _check(name: str, pairs: TextPairs, definitions: Sequence[str]) -> None:
-    if len(pairs) < 2:
-        raise DataError(f"task {name}: retrieval needs at least two pairs, there is {len(pairs)}")
-    for path, text in zip(pairs.paths, pairs.texts, strict=True):
-        if not text.strip():
-            raise DataError(f"task {name}: {path} has an empty text")
-    for definition in definitions:
-        if definition not in retrieval.DEFINITIONS:
-            raise ConfigError(
-                f"tasks.{name}.definitions: '{definition}' is none of {', '.join(retrieval.DEFINITIONS)}"
-            )
-
-
-def _scores_section(
-    name: str,
-    scores: Sequence[Score],
-    remarks: Sequence[str],
-    about: dict[str, Any],
-    ks: Sequence[int],
-    definitions: Sequence[str],
-) -> report.Section:
-    html = report.paragraphs(remarks, "remark")
-    for direction in DIRECTIONS:
-        figure = f"{direction}_recall@{ks[-1]}"
-        labels, columns = headline(scores, figure, definition=definitions[0])
-        html += f"<h3>{report.words(figure)}, {report.words(definitions[0])}</h3>"
-        html += report.bar_chart(
-            labels,
-            {variant: [one.value for one in row] for variant, row in columns.items()},
-            {variant: [(one.low, one.high) for one in row] for variant, row in columns.items()},
-            top=1.0,
-        )
-    html += report.score_table(scores)
-    html += report.paragraphs([f"Licence: {about['licence'] or 'not stated'}", about["citation"]], "caption")
-    caption = (
-        f"{about['pairs']} pairs with {about['texts']} different texts in {about['groups']} groups. "
-        "Intervals: 95 % bootstrap over the groups of the queries; the pool that is searched stays whole."
-    )
-    return report.Section(f"{name}: retrieval", html, caption)
-
-
-def _examples_section(
-    name: str,
-    subject: Subject,
-    pairs: TextPairs,
-    texts: NDArray[np.float32],
-    images: NDArray[np.float32],
-    relevant: retrieval.Relevance,
-    queries: int = 6,
-    hits: int = 5,
-) -> report.Section:
-    """The first pictures found for a few texts spread over the data; the relevant ones framed in green."""
-    firsts = list({text: number for number, text in reversed(list(enumerate(pairs.texts)))}.values())
-    firsts.sort()
-    spread = np.linspace(0, len(firsts) - 1, min(queries, len(firsts))).astype(int)
-    chosen = [firsts[number] for number in spread]
-    found = {query: np.argsort(-(images @ texts[query]), kind="stable")[:hits] for query in chosen}
-    needed = sorted({int(number) for numbers in found.values() for number in numbers})
-    contents = dict(zip(needed, pairs.contents(needed), strict=True))
-    html = ""
-    for query, numbers in found.items():
-        right = relevant.mask(query, query + 1)[0]
-        pictures = []
-        for n in map(int, numbers):
-            caption = shorten(pairs.texts[n], 90, placeholder=" …")
-            pictures.append((open_image(contents[n], name=pairs.paths[n]), caption))
-        html += f"<h3>{report.escape(pairs.texts[query][:200])}</h3>"
-        html += report.picture_grid(pictures, marks=[bool(right[int(n)]) for n in numbers])
-    caption = (
-        f"{subject.title}: the {hits} nearest pictures to each text, each with its own text below. "
-        "Green: same text or group as the query."
-    )
-    return report.Section(f"{name}: retrieved pictures", html, caption)
+def _answers(
+    about: Mapping[str, Any], sha256: Sequence[str], groups: tuple[str, ...], found: Pooled
+) -> Answers:
+    """Ranks in the full set, by the query's picture, direction and definition."""
+    suffix = f"{about['direction']} {about['definition']}"
+    seen: Counter[str] = Counter()
+    items = []
+    for picture in sha256:
+        seen[picture] += 1
+        again = f" {seen[picture]}" if seen[picture] > 1 else ""  # a picture may have several texts
+        items.append(f"{picture}{again} {suffix}")
+    return Answers(about, tuple(items), groups, rank=found.rank[:, 0].astype(np.int64))

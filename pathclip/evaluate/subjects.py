@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 import pathclip
-from pathclip.errors import ConfigError
-from pathclip.evaluate.leaks import training_pictures
-from pathclip.model_folder import WEIGHTS, ModelFolder, open_model_folder
+from pathclip.errors import ConfigError, ModelFolderError
+from pathclip.evaluate.leaks import seen_pictures
+from pathclip.model_folder import CARD, WEIGHTS, ModelFolder, open_model_folder
 from pathclip.runtime.encoder import Encoder, available_precisions
+from pathclip.train.training_pictures import TrainingPictures, no_pictures
 
 Role = Literal["model", "untrained"]
 
@@ -24,13 +26,13 @@ class Subject:
         role: 'model', or 'untrained' for the one it is compared with.
         encoder: what encodes.
         model_hash: names the weights; see `ModelFolder.hash`.
-        seen: SHA-256 of the pictures it was trained on; None if they are not known.
+        seen: hashes of the pictures it was trained on; None if they are not known.
     """
 
     role: Role
     encoder: Encoder
     model_hash: str = ""
-    seen: frozenset[str] | None = None
+    seen: TrainingPictures | None = None
 
     @property
     def key(self) -> str:
@@ -52,7 +54,8 @@ def load_subjects(
     """Loads the encoders of a run.
 
     Args:
-        folder: the model folder.
+        folder: a model folder of pathclip, or one of open_clip or of transformers' CLIPModel, which run by
+            torch in fp32.
         runtime: 'onnx', 'torch', or 'auto': int8 by ONNX, fp32 by ONNX where the folder has it so, else
             by torch.
         precision: 'int8', 'fp32', or 'all' that the folder holds.
@@ -62,7 +65,7 @@ def load_subjects(
         int8 before fp32, the untrained model last.
 
     Raises:
-        ModelFolderError: no model folder, a changed file, or it lacks the precision.
+        ModelFolderError: no model folder, a changed file, or it lacks the precision or runtime.
         ConfigError: an unknown runtime or precision.
     """
     for name, value, known in (
@@ -76,9 +79,11 @@ def load_subjects(
 
 
 def _load(path: str, role: Role, runtime: str, precision: str) -> list[Subject]:
+    if not (Path(path) / CARD).is_file():
+        return [_foreign(path, role, runtime, precision)]
     folder = open_model_folder(path, verify=False)
     precisions: Sequence[str] = [precision] if precision != "all" else _held(folder, runtime)
-    seen = training_pictures(folder.card) if role == "model" else frozenset()
+    seen = seen_pictures(folder) if role == "model" else no_pictures()
     return [
         Subject(
             role,
@@ -88,6 +93,24 @@ def _load(path: str, role: Role, runtime: str, precision: str) -> list[Subject]:
         )
         for one in precisions
     ]
+
+
+def _foreign(path: str, role: Role, runtime: str, precision: str) -> Subject:
+    """What another library saved; which pictures it was trained on is not known."""
+    if find_spec("torch") is None:
+        open_model_folder(path)  # which says what is missing
+    from pathclip.model.foreign_folder import open_foreign_folder
+
+    described = open_foreign_folder(path)
+    if runtime == "onnx" or precision == "int8":
+        raise ModelFolderError(
+            f"{path}: saved by {described.kind}, so it runs by torch in fp32 only, not in another "
+            "runtime or precision"
+        )
+    from pathclip.model.foreign_encoder import ForeignEncoder
+
+    encoder = ForeignEncoder(described)
+    return Subject(role, encoder, encoder.folder.hash, no_pictures() if role == "untrained" else None)
 
 
 def _held(folder: ModelFolder, runtime: str) -> list[str]:

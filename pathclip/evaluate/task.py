@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pathclip.evaluate.datasets import LabelledImages
 from pathclip.evaluate.encode import Encoded
-from pathclip.evaluate.leaks import leak_remarks, leaked
+from pathclip.evaluate.leaks import Leak, find_leak, leak_remarks, telling_hashes
+from pathclip.evaluate.profile import Profile
 from pathclip.evaluate.report import Section, method_text, words
 from pathclip.evaluate.stats import Interval
 from pathclip.evaluate.subjects import Subject
@@ -30,6 +31,8 @@ class Settings:
         code_version: goes into every score.
         measures: what zero-shot tasks measure besides, by name; see `Measure`.
         cache: folder of features of earlier runs; None for none.
+        cache_limit: GiB that it may grow to.
+        profile: takes the times of the run's parts; None for none.
     """
 
     batch_size: int = 32
@@ -39,6 +42,8 @@ class Settings:
     code_version: str = ""
     measures: Mapping[str, Measure] = field(default_factory=dict)
     cache: str | None = None
+    cache_limit: float = 20.0
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Answers:
 
     Attributes:
         about: task, method, variant and the encoder's own entries, as a score's context has them.
-        items: what names each picture: the SHA-256 of its bytes; of a query also its direction and definition.
+        items: what names each picture: the SHA-256 of its bytes; of a query also direction and definition.
         groups: what must not be split, of each; '' where it is not known.
         truth: class of each; None for a retrieval.
         answer: class that was said; None for a retrieval.
@@ -162,12 +167,18 @@ def subject_context(subject: Subject) -> dict[str, Any]:
     }
 
 
-def leaks(subjects: Sequence[Subject], sha256: Sequence[str]) -> tuple[dict[str, int | None], list[str]]:
-    """Leaked test pictures per subject's key (see `pathclip.evaluate.leaks`), and remarks on them."""
-    counts = {one.key: leaked(one.seen, sha256) for one in subjects}
-    named = {one.encoder.name: counts[one.key] for one in subjects if one.role == "model"}
-    remarks = [line for name, count in named.items() for line in leak_remarks(name, count, len(sha256))]
-    return counts, remarks
+def leaks(subjects: Sequence[Subject], encoded: Encoded) -> tuple[dict[str, Leak], list[str]]:
+    """What is known of leaked test pictures per subject's key, and remarks on them."""
+    found: dict[int, Leak] = {}  # by what was trained on: that is the same in every precision of a model
+    remarks: list[str] = []
+    for one in subjects:
+        if id(one.seen) in found:
+            continue
+        telling = telling_hashes(encoded)
+        found[id(one.seen)] = find_leak(one.seen, encoded.sha256, encoded.perceptual, telling)
+        if one.role == "model":
+            remarks += leak_remarks(one.encoder.name, found[id(one.seen)], one.seen)
+    return {one.key: found[id(one.seen)] for one in subjects}, remarks
 
 
 def score(name: str, found: Interval, n: int, context: Mapping[str, Any]) -> Score:

@@ -6,30 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pathclip.errors import DataError
-from pathclip.evaluate import colour, report, stats, zeroshot
-from pathclip.evaluate.datasets import LabelledData, LabelledImages
-from pathclip.evaluate.encode import VARIANTS, Encoded, data_hash, encode_pictures
+from pathclip.evaluate.datasets import LabelledData
+from pathclip.evaluate.encode import VARIANTS
+from pathclip.evaluate.leaks import split_leaks
+from pathclip.evaluate.marks import colour_remarks, is_leaking, marks_of
+from pathclip.evaluate.profile import measured as timed
+from pathclip.evaluate.report import SOLVED_BY_COLOUR
 from pathclip.evaluate.subjects import Subject
-from pathclip.evaluate.task import (
-    Settings,
-    TaskResult,
-    compared,
-    exact,
-    leaks,
-    paired,
-    score,
-    subject_context,
+from pathclip.evaluate.task import Answers, Measured, Settings, TaskResult, compared, leaks, paired
+from pathclip.evaluate.zeroshot_figures import Comparison, Figures, Predictor
+from pathclip.evaluate.zeroshot_inputs import class_numbers, limited, measured_task
+from pathclip.evaluate.zeroshot_predictors import baseline_predictors, encoder_predictors, indistinct_classes
+from pathclip.evaluate.zeroshot_sections import (
+    confusion_section,
+    recall_section,
+    scores_section,
+    wrong_section,
 )
-from pathclip.evaluate.zeroshot_sections import confusion_section, scores_section, wrong_section
 from pathclip.runtime.classify import TEMPLATES
-from pathclip.types import Score
 
-Numbers = NDArray[np.int64]
-SOLVED_BY_COLOUR = "solved by colour"
+__all__ = ["SOLVED_BY_COLOUR", "ZeroShot", "class_numbers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +33,11 @@ class ZeroShot:
     """Classes, their wordings and templates, on labelled pictures.
 
     Attributes:
-        dataset: pictures to test on, and pictures that the colour-only baseline learns from.
+        dataset: pictures to test on, those that the colour-only baseline and further measures learn from,
+            and those that further measures are fitted on.
         classes: class as the data calls it → its wordings; None takes the data's own names as wordings.
-        templates: sentences with `{}` for the class; None takes those of `pathclip classify`.
+        templates: sentences with `{}` for the class; None takes those of `pathclip classify`. The first,
+            with the first wording of each class, is measured alone too, as most figures are published.
         variants: of 'plain' and 'randomised_colour'.
         without_example: what to do with a class that no picture to test on has: 'refuse' to go on, or
             'leave_out' the class, with a remark; fewer classes are easier to tell apart.
@@ -58,222 +56,109 @@ class ZeroShot:
     note: str = ""
 
     def run(self, name: str, subjects: Sequence[Subject], settings: Settings) -> TaskResult:
-        """Measures every subject.
+        """Measures every subject, and then what `settings.measures` names.
 
         Raises:
             DataError: a class without example, an example without class, prompts that are empty or shared, a
                 picture that cannot be read, embeddings that are not numbers.
         """
-        test = self.dataset.test.first(settings.limit)
-        train = self.dataset.train.first(settings.limit) if self.dataset.train else None
-        classes = {key: list(value) for key, value in (self.classes or _own_names(test)).items()}
-        left_out: list[str] = []
-        if self.without_example == "leave_out":
-            left_out = [key for key in classes if key not in test.labels]
-            classes = {key: words for key, words in classes.items() if key not in left_out}
-            train = train.of_classes(classes) if train else None
-        templates = list(self.templates or TEMPLATES)
-        try:
-            truth = class_numbers(test, list(classes))
-            vectors = {one.key: zeroshot.class_vectors(one.encoder, classes, templates) for one in subjects}
-            learnt = class_numbers(train, list(classes)) if train else None
-        except DataError as error:
-            raise DataError(f"task {name}: {error}") from None
-
-        encoded = _encode(test, subjects, self.variants, settings, f"{name}: test pictures")
-        learning = None
-        if train and learnt is not None:
-            colours = _encode(train, [], self.variants, settings, f"{name}: colours").colours
-            learning = _Learning(colours, learnt, stats.group_index(train.groups))
-        groups = stats.group_index(test.groups)
-        similar = {
-            (one.key, variant): zeroshot.similarities(encoded.embeddings[one.key][variant], vectors[one.key])
-            for one in subjects
-            for variant in self.variants
-        }
-        figures = _Figures(
-            truth,
-            groups,
-            len(classes),
-            settings,
-            {
-                "task": name,
-                "data_hash": data_hash(encoded.sha256, test.labels, test.groups),
-                "groups": int(groups.max()) + 1,
-                "grouped": any(test.groups),
-                "resamples": settings.resamples,
-                "seed": settings.seed,
-                "code_version": settings.code_version,
-                "prompts": {"templates": templates, "classes": classes},
-            },
-        )
-        scores: list[Score] = []
-        counts, remarks = leaks(subjects, encoded.sha256)
-        remarks += _remarks(test, train, self.note)
+        measured, left_out = self._measured(name, subjects, settings)
+        test, train = measured.test, measured.train
+        with timed(settings.profile, "leak check"):
+            leaking, remarks = leaks(subjects, test.encoded)
+            own = split_leaks(train, test)[1] if train else []
+        shared = _shared_groups(measured)
+        remarks += own + _remarks(measured, self.note, shared) + indistinct_classes(measured)
         if left_out:
             remarks.append(f"Left out, because no picture to test on has them: {', '.join(left_out)}.")
-        for variant in self.variants:
-            predicted = {one.key: zeroshot.predict(similar[one.key, variant]) for one in subjects}
-            for one in subjects:
-                about = {"variant": variant, "method": "zero_shot", **subject_context(one)}
-                about["leaked"] = counts[one.key]
-                scores += figures.all(predicted[one.key], about)
-            scores += _baselines(figures, variant, encoded, learning)
-            for first, second in paired(subjects):
-                about = {"variant": variant, **compared(first, second)}
-                scores.append(figures.difference(predicted[first.key], predicted[second.key], about))
-            remarks += _solved_by_colour(scores, variant)
 
-        about = {
+        figures = Figures(test.truth, test.groups, list(measured.classes), settings, measured.context)
+        predictors: list[Predictor] = []
+        answers: list[Answers] = []
+        for one in subjects:
+            leak = {"leaked": leaking[one.key].exact, "near_leaked": leaking[one.key].near}
+            found, said = encoder_predictors(measured, one, leak)
+            predictors += found
+            answers += said
+        for variant in self.variants:
+            predictors += baseline_predictors(measured, variant)
+        with timed(settings.profile, "metrics and their intervals"):
+            scores = figures.scores(predictors, _comparisons(subjects, self.variants))
+        marks = marks_of(
+            scores, {one.key: is_leaking(one, leaking[one.key]) for one in subjects}, bool(own or shared)
+        )
+        scores = marks.put(scores)
+        remarks += colour_remarks(scores, marks)
+
+        about: dict[str, Any] = {
             "kind": "zero_shot",
             "licence": self.licence,
             "citation": self.citation,
-            "images": len(test),
-            "groups": figures.context["groups"],
-            "per_class": {key: int((truth == number).sum()) for number, key in enumerate(classes)},
-            "baselines_learn_from": len(train) if train else 0,
-            "prompts": figures.context["prompts"],
+            "images": len(test.images),
+            "groups": measured.context["groups"],
+            "per_class": {key: test.images.labels.count(key) for key in measured.classes},
+            "baselines_learn_from": len(train.images) if train else 0,
+            "prompts": measured.context["prompts"],
+            "measures": {},
         }
-        shown = next(iter(subjects), None)
-        sections = [scores_section(name, scores, remarks, about)]
-        if shown:
-            variant = self.variants[0]
-            chosen = similar[shown.key, variant]
-            sections.append(confusion_section(name, shown, variant, truth, chosen, list(classes)))
-            sections += wrong_section(name, shown, variant, test, truth, chosen, list(classes))
-        return TaskResult(tuple(scores), tuple(sections), tuple(remarks), about)
+        with timed(settings.profile, "sections of the report"):
+            sections = [scores_section(name, scores, remarks, about), recall_section(name, scores)]
+            if subjects:
+                sections.append(confusion_section(measured, subjects[0], self.variants[0]))
+                sections += wrong_section(measured, subjects[0], self.variants[0])
+        fitted: dict[str, dict[str, Any]] = {}
+        for key, measure in settings.measures.items():
+            with timed(settings.profile, "measure", key):
+                result = measure.run(measured)
+            scores += marks.put(result.scores, measure.learns)
+            sections += result.sections
+            remarks += result.remarks
+            answers += result.answers
+            about["measures"][key] = result.about
+            for precision, values in result.fitted.items():
+                fitted[precision] = {**fitted.get(precision, {}), **values}
+        return TaskResult(tuple(scores), tuple(sections), tuple(remarks), about, tuple(answers), fitted)
+
+    def _measured(
+        self, name: str, subjects: Sequence[Subject], settings: Settings
+    ) -> tuple[Measured, list[str]]:
+        """The encoded task, and the classes left out."""
+        data = limited(self.dataset, settings.limit)
+        own = {label: [label] for label in sorted(set(data.test.labels))}
+        classes = {key: list(value) for key, value in (self.classes or own).items()}
+        left_out: list[str] = []
+        if self.without_example == "leave_out":
+            left_out = [key for key in classes if key not in data.test.labels]
+            classes = {key: words for key, words in classes.items() if key not in left_out}
+            train, validation = (
+                part.of_classes(classes) if part else None for part in (data.train, data.validation)
+            )
+            data = LabelledData(data.test, train, validation)
+        templates = list(self.templates or TEMPLATES)
+        return measured_task(name, data, classes, templates, self.variants, subjects, settings), left_out
 
 
-@dataclass(frozen=True, slots=True)
-class _Figures:
-    """Turns predictions into scores; holds what all of them share."""
-
-    truth: Numbers
-    groups: Numbers
-    classes: int
-    settings: Settings
-    context: Mapping[str, Any]
-
-    def all(self, predicted: Numbers, about: Mapping[str, Any]) -> list[Score]:
-        sums = self._confusions(predicted)
-        return [
-            score(name, self._interval(sums, metric), len(self.truth), {**self.context, **about})
-            for name, metric in zeroshot.METRICS.items()
-        ]
-
-    def difference(self, first: Numbers, second: Numbers, about: Mapping[str, Any]) -> Score:
-        def subtract(one: Any, other: Any) -> Any:
-            return zeroshot.balanced_accuracy(one) - zeroshot.balanced_accuracy(other)
-
-        found = self._interval([self._confusions(first), self._confusions(second)], subtract)
-        name = "balanced_accuracy_difference"
-        return score(name, found, len(self.truth), {**self.context, **about})
-
-    def chance(self, variant: str) -> list[Score]:
-        about = {**self.context, "variant": variant, "method": "chance"}
-        value = exact(colour.chance(self.classes))
-        return [score(name, value, len(self.truth), about) for name in ("balanced_accuracy", "accuracy")]
-
-    def _confusions(self, predicted: Numbers) -> Any:
-        return zeroshot.grouped_confusion(self.truth, predicted, self.classes, self.groups)
-
-    def _interval(self, sums: Any, statistic: Any) -> stats.Interval:
-        return stats.bootstrap(sums, statistic, self.settings.resamples, self.settings.seed)
+def _comparisons(subjects: Sequence[Subject], variants: Sequence[str]) -> list[Comparison]:
+    return [
+        Comparison(first.key, second.key, {"variant": variant, **compared(first, second)})
+        for variant in variants
+        for first, second in paired(subjects)
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Learning:
-    """The rows that baselines learn from: colour features by variant, classes and groups."""
-
-    colours: Mapping[str, NDArray[np.float64]]
-    truth: Numbers
-    groups: Numbers
+def _shared_groups(measured: Measured) -> set[str]:
+    """Groups that are in the training and in the test rows."""
+    if measured.train is None:
+        return set()
+    return {*filter(None, measured.test.images.groups)} & {*measured.train.images.groups}
 
 
-def class_numbers(images: LabelledImages, classes: Sequence[str]) -> Numbers:
-    """The class of each picture as a number: int64 [n].
-
-    Raises:
-        DataError: a picture of no class of the task, or (in the test split) a class without picture.
-    """
-    position = {name: number for number, name in enumerate(classes)}
-    for path, label in zip(images.paths, images.labels, strict=True):
-        if label not in position:
-            raise DataError(f"{path}: its class '{label}' is none of {', '.join(classes)}")
-    missing = [name for name in classes if name not in images.labels]
-    if missing and images.split == "test":
-        raise DataError(
-            f"class '{missing[0]}' has no example among the {len(images)} pictures to test on; "
-            "take it out of the classes or choose other rows"
-        )
-    return np.array([position[label] for label in images.labels], np.int64)
-
-
-def _own_names(images: LabelledImages) -> dict[str, list[str]]:
-    return {label: [label] for label in sorted(set(images.labels))}
-
-
-def _encode(
-    images: LabelledImages,
-    subjects: Sequence[Subject],
-    variants: Sequence[str],
-    settings: Settings,
-    description: str,
-) -> Encoded:
-    return encode_pictures(
-        images.contents,
-        images.paths,
-        subjects,
-        variants,
-        settings.batch_size,
-        settings.seed,
-        description,
-    )
-
-
-def _baselines(figures: _Figures, variant: str, encoded: Encoded, learning: _Learning | None) -> list[Score]:
-    """Colour only, majority and chance, in one variant."""
-    rows, seed = encoded.colours[variant], figures.settings.seed
-    about: dict[str, Any] = {"variant": variant, "method": "colour_only"}
-    answers: colour.ColourAnswers | None
-    if learning is not None:
-        seen = learning.colours[variant]
-        answers = colour.classify_by_colour(seen, learning.truth, learning.groups, rows, seed)
-        most = colour.majority_class(learning.truth, figures.classes)
-    else:
-        about["cross_validated"] = True
-        answers = colour.cross_classify_by_colour(rows, figures.truth, figures.groups, seed)
-        most = colour.majority_class(figures.truth, figures.classes)
-    found = []
-    if answers is not None:
-        found = figures.all(answers.classes, {**about, "classifier": answers.classifier})
-    majority = np.full(len(figures.truth), most, np.int64)
-    found += figures.all(majority, {"variant": variant, "method": "majority"})
-    return found + figures.chance(variant)
-
-
-def _remarks(test: LabelledImages, train: LabelledImages | None, note: str) -> list[str]:
+def _remarks(measured: Measured, note: str, shared: set[str]) -> list[str]:
     remarks = [note.strip()] if note.strip() else []
-    if not any(test.groups):
+    if not any(measured.test.images.groups):
         remarks.append("Groups are not known: intervals treat every picture as independent; too narrow.")
-    if train is None:
+    if measured.train is None:
         remarks.append("No training rows: colour only is cross-validated over the groups of the test rows.")
-    elif shared := {*filter(None, test.groups)} & {*train.groups}:
+    elif shared:
         remarks.append(f"Leaking split: {len(shared)} groups are in the training and in the test rows.")
     return remarks
-
-
-def _solved_by_colour(scores: Sequence[Score], variant: str) -> list[str]:
-    """A remark for each model that colour alone comes up to, within the model's own interval."""
-    rows = {
-        (one.context["method"], one.context.get("by")): one
-        for one in scores
-        if one.name == "balanced_accuracy" and one.context["variant"] == variant
-    }
-    base = rows.get(("colour_only", None))
-    return [
-        f"{report.words(variant).capitalize()}: {SOLVED_BY_COLOUR}. {by} has {report.value_text(one)}, "
-        f"a classifier that sees nothing but colours {base.value:.3f}."
-        for (method, by), one in rows.items()
-        if base and method == "zero_shot" and one.context["role"] == "model" and base.value >= one.low
-    ]

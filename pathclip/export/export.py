@@ -17,13 +17,19 @@ from pathclip.export.gate import ExportGateError, Gate, Prompts, Thresholds, com
 from pathclip.export.recipe import Recipe
 from pathclip.export.samples import Samples, read_calibration
 from pathclip.export.search import Chosen, quantize_best, variants
-from pathclip.model_folder import WEIGHTS, ModelFolder, open_model_folder, write_model_folder
+from pathclip.model_folder import (
+    TRAINING_PICTURES,
+    WEIGHTS,
+    ModelFolder,
+    open_model_folder,
+    write_model_folder,
+)
 from pathclip.runtime.classify import TEMPLATES, fill
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
 
 TOWERS = ("image", "text")
-COPIED = ("open_clip_config.json", "tokenizer.json", "text/config.json")
+COPIED = ("open_clip_config.json", "tokenizer.json", "text/config.json", TRAINING_PICTURES)
 VALUES = {
     "model": str | int | None,
     "seed": int,

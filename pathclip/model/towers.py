@@ -75,10 +75,12 @@ class Towers:
         path: Path | str,
         card: Mapping[str, Any] | None = None,
         weights: Mapping[str, Tensor] | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> Path:
         """Writes the model folder; `card` adds training data, prompts and scores. Atomic.
 
-        `weights` are whole ones, where those of the model itself are split over processes.
+        `weights` are whole ones, where those of the model itself are split over processes; `files` are
+        further files with their content.
         """
         from safetensors.torch import save_file
 
@@ -95,6 +97,8 @@ class Towers:
             atomic.write_text(staging / TOKENIZER, self.tokenizer_json)
             if self.text_config is not None:
                 atomic.write_json(staging / TEXT_CONFIG, self.text_config)
+            for name, content in (files or {}).items():
+                (staging / name).write_bytes(content)
         return Path(path)
 
     def card(self) -> dict[str, Any]:

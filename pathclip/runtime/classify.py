@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathclip.errors import DataError
+from pathclip.runtime.calibration import Answer, Calibrated, softmax
 from pathclip.runtime.encoder import Encoder, normalise
 from pathclip.types import Label
 
@@ -76,21 +77,38 @@ def classify(
         DataError: as `class_embeddings`, or `embeddings` does not fit the labels.
     """
     names = list(label_wordings(labels))
-    if embeddings is None:
-        embeddings = class_embeddings(encoder, labels, templates)
-    if embeddings.shape != (len(names), encoder.dim):
-        raise DataError(
-            f"class embeddings {list(embeddings.shape)} for {len(names)} labels of dimension {encoder.dim}"
-        )
-    similarities = encoder.encode_images(images) @ embeddings.T
+    similarities = _similarities(encoder, images, labels, templates, embeddings)
     return [rank_labels(names, row, encoder.logit_scale) for row in similarities]
+
+
+def classify_calibrated(
+    encoder: Encoder,
+    images: Sequence[Image.Image] | NDArray[np.uint8],
+    calibrated: Calibrated,
+    embeddings: NDArray[np.float32] | None = None,
+) -> list[Answer]:
+    """Classifies pictures into the classes of a calibrated task, by its wordings and templates.
+
+    Args:
+        encoder: the model that was calibrated, in the same precision.
+        images: pictures, or uint8 [n, h, w, 3].
+        calibrated: from `pathclip.runtime.calibration.of_task`.
+        embeddings: [classes, d] from an earlier `class_embeddings` of its classes and templates.
+
+    Returns:
+        Per picture all classes with calibrated probabilities, the conformal set, and whether it is none
+        of the classes. All hold for pictures like those fitted on.
+
+    Raises:
+        DataError: as `classify`.
+    """
+    similarities = _similarities(encoder, images, calibrated.classes, calibrated.templates, embeddings)
+    return [calibrated.answer(row) for row in similarities]
 
 
 def rank_labels(names: Sequence[str], similarities: NDArray[np.float32], logit_scale: float) -> list[Label]:
     """Similarities [classes] of one picture to its labels, the most probable first."""
-    logits = logit_scale * similarities.astype(np.float64)
-    weights = np.exp(logits - logits.max())
-    probabilities = weights / weights.sum()
+    (probabilities,) = softmax(similarities[None], logit_scale)
     order = np.argsort(-probabilities, kind="stable")
     return [Label(names[i], float(probabilities[i]), float(similarities[i])) for i in order]
 
@@ -117,6 +135,24 @@ def label_wordings(labels: Labels) -> dict[str, list[str]]:
     if any(not word.strip() for words in wordings.values() for word in words):
         raise DataError("labels: an empty wording")
     return wordings
+
+
+def _similarities(
+    encoder: Encoder,
+    images: Sequence[Image.Image] | NDArray[np.uint8],
+    labels: Labels,
+    templates: Sequence[str],
+    embeddings: NDArray[np.float32] | None,
+) -> NDArray[np.float32]:
+    """Cosine similarities [n, classes] of pictures to the descriptions of the classes."""
+    if embeddings is None:
+        embeddings = class_embeddings(encoder, labels, templates)
+    if embeddings.shape != (len(labels), encoder.dim):
+        raise DataError(
+            f"class embeddings {list(embeddings.shape)} for {len(labels)} labels of dimension {encoder.dim}"
+        )
+    similarities: NDArray[np.float32] = encoder.encode_images(images) @ embeddings.T
+    return similarities
 
 
 def _check_templates(templates: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ class Preprocess:
         resize_mode: 'shortest' fits the shorter side and crops the centre, 'longest' fits the longer
             side and pads, 'squash' ignores the aspect ratio.
         fill_color: grey value 0–255 of the padding.
+        crop_offset: where a cut begins that does not lie on a whole pixel: 'round', to an even number as
+            torchvision does, or 'floor', as transformers does.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -47,6 +50,7 @@ class Preprocess:
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
     fill_color: int = 0
+    crop_offset: str = "round"
 
     @classmethod
     def from_card(cls, values: Mapping[str, Any]) -> Preprocess:
@@ -77,7 +81,10 @@ class Preprocess:
         fill = values.get("fill_color") or 0
         if not isinstance(fill, int) or not 0 <= fill <= 255:
             raise ModelFolderError(f"preprocess.fill_color: must be a whole number in 0–255, not {fill!r}")
-        return cls((height, width), mean, std, interpolation, resize_mode, fill)
+        offset = values.get("crop_offset") or "round"
+        if offset not in ("round", "floor"):
+            raise ModelFolderError(f"preprocess.crop_offset: {offset!r} is none of round, floor")
+        return cls((height, width), mean, std, interpolation, resize_mode, fill, offset)
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """One image of any mode and size to float32 [3, h, w]; raises as `pixels`."""
@@ -132,7 +139,7 @@ class Preprocess:
         if self.resize_mode == "longest":
             new_width, new_height = (round(side / max(ratios)) for side in image.size)
             image = _resize(image, max(1, new_width), max(1, new_height), resampling)
-            return _centre(image, width, height, self.fill_color)
+            return _centre(image, width, height, self.fill_color, self.crop_offset)
         if height == width:
             # torchvision truncates the longer side where ResizeKeepRatio, below, rounds.
             short, long = min(image.size), max(image.size)
@@ -141,20 +148,22 @@ class Preprocess:
         else:
             new_width, new_height = (round(side / min(ratios)) for side in image.size)
             resampling = Image.Resampling.BICUBIC
-        return _centre(_resize(image, new_width, new_height, resampling), width, height, 0)
+        image = _resize(image, new_width, new_height, resampling)
+        return _centre(image, width, height, 0, self.crop_offset)
 
 
 def _resize(image: Image.Image, width: int, height: int, resampling: Image.Resampling) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height), resampling)
 
 
-def _centre(image: Image.Image, width: int, height: int, fill: int) -> Image.Image:
+def _centre(image: Image.Image, width: int, height: int, fill: int, offset: str) -> Image.Image:
     """Cuts or pads to the size about the centre; an odd pixel of padding goes right and below."""
     more_x, more_y = max(0, width - image.width), max(0, height - image.height)
     if more_x or more_y:
         border = (more_x // 2, more_y // 2, (more_x + 1) // 2, (more_y + 1) // 2)
         image = ImageOps.expand(image, border, (fill, fill, fill))
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    rounded = math.floor if offset == "floor" else round
+    left, top = rounded((image.width - width) / 2), rounded((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
 
 

@@ -19,9 +19,11 @@ from pathclip.config import build, check_values, output_folder
 from pathclip.errors import ConfigError, PathclipError
 from pathclip.model.teacher import Teacher
 from pathclip.model.towers import Towers, checkpoint_gradients
+from pathclip.model_folder import TRAINING_PICTURES, open_model_folder
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
 from pathclip.shards.collate import Batch
+from pathclip.shards.order import find_sources
 from pathclip.train.allocator import keep_freed_memory
 from pathclip.train.callbacks import Ema
 from pathclip.train.checkpoints import (
@@ -40,6 +42,7 @@ from pathclip.train.run_folder import record_run
 from pathclip.train.sharded import ShardedTask, SplitWeights, of_model, whole_weights
 from pathclip.train.shards import shard_folders
 from pathclip.train.task import ContrastiveTask
+from pathclip.train.training_pictures import pictures_of_shards, read_training_pictures
 
 VALUES = {
     "seed": int,
@@ -150,10 +153,11 @@ def train(cfg: Any) -> TrainResult:
             "epochs": trainer.current_epoch,
             "seed": cfg.seed,
         }
+        files, training["pictures"] = _training_pictures(cfg, data)
         card = {"training": training, **_prompts(cfg), "licence": cfg.licence}
-        towers.save(out / "model", card, weights)
+        towers.save(out / "model", card, weights, files)
         print(f"model folder: {out / 'model'}")
-        _save_best(towers, out, card)
+        _save_best(towers, out, card, files)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return TrainResult(out, out / "model", metrics)
 
@@ -267,14 +271,36 @@ def _fit(trainer: Any, task: ContrastiveTask, data: Any, checkpoint: str | None,
         raise KeyboardInterrupt from None
 
 
-def _save_best(towers: Towers, out: Path, card: Mapping[str, Any]) -> None:
+def _training_pictures(cfg: Any, data: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The file of hashes of all pictures trained on, and what the card says of it.
+
+    After a long training no fault of this may cost the model: then there is no such file.
+    """
+    try:
+        sizes: dict[str, int] = {}
+        for source in find_sources(data.train_folders, cfg.limit):
+            sizes |= source.sizes
+        seen = pictures_of_shards(sizes)
+        earlier = "none"
+        if path := cfg.model.get("path"):  # a model folder that this training began with
+            before = read_training_pictures(open_model_folder(str(path), verify=False))
+            earlier = f"those of {path} are among them" if before else f"those of {path} are not known"
+            seen = seen.joined(before) if before else seen
+    except (PathclipError, OSError) as error:
+        print(f"the card will not say which pictures were trained on: {error}", file=sys.stderr)
+        return {}, {"missing": str(error)}
+    counts = {"different": len(seen), "perceptual_hashes": seen.perceptual_known}
+    return {TRAINING_PICTURES: seen.to_bytes()}, {**counts, "of_earlier_training": earlier}
+
+
+def _save_best(towers: Towers, out: Path, card: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
     """The best state as a model folder of its own, where there is one."""
     file = out / FOLDER / BEST
     if not file.is_file():
         return
     state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     training = {**card["training"], "steps": int(state["global_step"]), "epochs": int(state["epoch"])}
-    towers.save(out / "best", {**card, "training": training}, of_model(state["state_dict"]))
+    towers.save(out / "best", {**card, "training": training}, of_model(state["state_dict"]), files)
     chosen = next(
         (kept for kept in state["callbacks"].values() if "monitor" in kept and "best" in kept), None
     )

@@ -7,7 +7,7 @@ from PIL import Image
 
 from pathclip.curate import near
 from pathclip.curate.images import perceptual_hashes
-from pathclip.curate.near import collisions, near_hashes, within_buckets
+from pathclip.curate.near import collisions, near_any, near_hashes, within_buckets
 
 from .feed import jpeg, tissue
 
@@ -163,7 +163,29 @@ def test_twenty_thousand_random_hashes_take_seconds():
     assert found == {(12_345, 678): 6}
 
 
+@pytest.mark.parametrize("max_distance", [0, 1, 6, 8, 11])
+def test_of_two_sets_the_near_ones_are_those_of_a_comparison_of_all(max_distance):
+    hashes = planted(300, np.random.default_rng(8))
+    asked, known = hashes[:200].ravel(), hashes[200:, 0]
+    expected = (np.bitwise_count(asked[:, None] ^ known) <= max_distance).any(axis=1)
+    assert np.array_equal(near_any(asked, known, max_distance), expected)
+    assert 0 < expected.sum() < len(expected)
+
+
+def test_ten_thousand_pictures_are_looked_for_among_a_million_in_seconds():
+    rng = np.random.default_rng(9)
+    asked = rng.integers(0, 2**64, 10_000 * TURNS, dtype=np.uint64)
+    known = rng.integers(0, 2**64, 1_000_000, dtype=np.uint64)
+    known[999_999] = asked[54_321] ^ np.uint64(0b111111)
+    start = time.process_time()
+    found = near_any(asked, known, 6)
+    assert time.process_time() - start < 20
+    assert 54_321 in np.flatnonzero(found)
+
+
 def test_nothing_is_near_to_nothing():
+    assert near_any(np.empty(0, np.uint64), np.ones(2, np.uint64), 6).tolist() == []
+    assert near_any(np.ones(2, np.uint64), np.empty(0, np.uint64), 6).tolist() == [False, False]
     assert len(near_hashes(np.empty((0, TURNS), np.uint64), 6, np.empty(0, np.int64))) == 0
     one = np.zeros((1, TURNS), np.uint64)
     assert len(near_hashes(one, 11, np.zeros(1, np.int64))) == 0

@@ -5,10 +5,11 @@ import hashlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 from sklearn.metrics import balanced_accuracy_score
 
 from pathclip.evaluate import colour
+from pathclip.evaluate.hues import COLOURS, hue_tables
 from pathclip.runtime.preprocess import open_image
 
 
@@ -33,6 +34,31 @@ def test_each_adjustment_equals_that_of_torchvision(what, factor, name, picture)
 
     expected = getattr(functional, name)(picture, factor)
     assert np.array_equal(np.asarray(colour.adjust(picture, what, factor)), np.asarray(expected))
+
+
+def every_colour():
+    """All 2^24 of them, each once."""
+    numbers = np.arange(COLOURS, dtype="<u4").view(np.uint8).reshape(4096, 4096, 4)
+    return Image.fromarray(np.ascontiguousarray(numbers[..., :3]))
+
+
+@pytest.mark.parametrize("factor", [-0.31, 0.5])
+def test_tables_turn_the_hue_of_every_colour_as_pillow_does(factor):
+    colours = every_colour()
+    expected = colour.adjust(colours, "hue", factor)
+    assert colour.adjust(colours, "hue", factor, hue_tables()).tobytes() == expected.tobytes()
+
+
+def test_tables_change_no_randomised_picture(picture):
+    for seed in range(50):
+        with_tables = colour.randomise_colour(picture, seed, hue_tables())
+        assert with_tables.tobytes() == colour.randomise_colour(picture, seed).tobytes()
+
+
+def test_contrast_equals_pillows_at_every_strength(picture):
+    for factor in np.linspace(0, 2, 41):
+        expected = ImageEnhance.Contrast(picture).enhance(factor)
+        assert colour.adjust(picture, "contrast", factor).tobytes() == expected.tobytes()
 
 
 def test_the_same_seed_gives_the_same_colours_and_another_seed_others(picture):

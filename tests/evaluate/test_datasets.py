@@ -69,6 +69,44 @@ def test_where_keeps_rows_with_one_of_the_values(squares):
     assert {*datasets.table(str(squares), where={"label": "red"}).test.labels} == {"red"}
 
 
+def test_rows_for_validation_are_neither_learnt_from_nor_tested_on(folder):
+    values = [{**row, "split": part} for row, part in zip(rows(6), ("test", "train", "val") * 2, strict=True)]
+    file = str(write_table(folder / "t.csv", values))
+    data = datasets.table(file, split="split", validation="val")
+    parts = (data.test, data.train, data.validation)
+    assert [[path[-5:] for path in part.paths] for part in parts] == [
+        ["0.jpg", "3.jpg"],
+        ["1.jpg", "4.jpg"],
+        ["2.jpg", "5.jpg"],
+    ]
+    assert [part.split for part in parts] == ["test", "train", "validation"]
+    assert datasets.table(file, split="split").validation is None
+
+
+def test_rows_that_are_tested_on_are_never_fitted_on(folder):
+    values = [{**row, "split": part} for row, part in zip(rows(), ("train", "validation") * 2, strict=True)]
+    data = datasets.table(str(write_table(folder / "t.csv", values)), split="split", test="validation")
+    assert len(data.test) == 2 and data.validation is None
+
+
+def test_some_groups_to_learn_from_can_be_kept_for_validation(squares):
+    data = datasets.table(str(squares), group="group", split="split", validation_fraction=0.4)
+    groups = [{*part.groups} for part in (data.test, data.train, data.validation)]
+    assert len(data.test) == 32 and len(data.train) + len(data.validation) == 64
+    assert not groups[1] & groups[2] and not groups[0] & groups[2]
+    assert groups[2] == {
+        one for one in groups[1] | groups[2] if datasets.hash_share(f"validation:{one}") < 0.4
+    }
+    with pytest.raises(DataError, match=r"validation_fraction: 1\.5 is not between 0 and 1"):
+        datasets.table(str(squares), validation_fraction=1.5)
+
+
+def test_labelled_shards_can_be_for_validation(tmp_path):
+    tiny_shards.write(tmp_path / "shards", n=4)
+    data = datasets.labelled_shards(*(str(tmp_path / "shards"),) * 2, validation=str(tmp_path / "shards"))
+    assert len(data.validation) == 4 and data.validation.split == "validation"
+
+
 def test_jsonl_reads_as_csv_does(folder):
     table = write_table(folder / "t.csv", rows())
     (folder / "t.jsonl").write_text("\n".join(json.dumps(row) for row in rows()) + "\n")

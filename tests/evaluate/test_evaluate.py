@@ -11,9 +11,9 @@ import pytest
 
 from pathclip.errors import ConfigError, DataError, ModelFolderError
 from pathclip.evaluate.__main__ import task_list
-from pathclip.evaluate.evaluate import code_version, evaluate, print_scores
-from pathclip.evaluate.leaks import training_pictures
+from pathclip.evaluate.evaluate import code_version, evaluate
 from pathclip.evaluate.subjects import load_subjects
+from pathclip.evaluate.terminal import print_scores
 from pathclip.launch import compose
 from pathclip.model_folder import open_model_folder
 from pathclip.types import Score
@@ -96,7 +96,7 @@ def test_the_same_run_gives_the_same_report(run):
 
 def test_a_limit_shortens_every_task(run):
     result = run("limit=8")
-    assert {score.n for score in result.scores} == {8}
+    assert {score.n for score in result.scores if score.name != "recall"} == {8}  # that has n of its class
 
 
 def test_recording_puts_the_scores_into_the_card_and_leaves_the_hash(run, tmp_path):
@@ -140,7 +140,7 @@ def test_a_file_where_the_report_should_go_is_named(run, tmp_path):
 
 
 def test_without_a_task_the_known_ones_are_listed(model):
-    with pytest.raises(ConfigError, match="Known: atlas, lc25000, oral_oscc"):
+    with pytest.raises(ConfigError, match=r"Known: atlas, bach, .* lc25000, .* oral_oscc"):
         evaluate(compose("evaluate", [f"model={model}"]))
 
 
@@ -174,17 +174,6 @@ def test_a_folder_with_int8_alone_gives_int8_alone(tmp_path):
 def test_the_untrained_model_is_measured_in_fp32_where_it_has_that(model, tmp_path):
     subjects = load_subjects(str(model), precision="int8", untrained=str(model))
     assert [one.key for one in subjects] == ["model int8", "untrained fp32"]
-
-
-def test_training_pictures_come_from_the_shards_that_the_card_names(tmp_path):
-    import hashlib
-
-    tiny_shards.write(tmp_path / "shards", n=5)
-    card = {"training": {"shards": [str(tmp_path / "shards")]}}
-    expected = {hashlib.sha256(sample.image).hexdigest() for sample in tiny_shards.samples(5)}
-    assert training_pictures(card) == expected
-    assert training_pictures({"training": {"shards": [str(tmp_path / "gone")]}}) is None
-    assert training_pictures({}) is None
 
 
 def test_the_code_version_names_the_release():

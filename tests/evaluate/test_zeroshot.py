@@ -27,6 +27,7 @@ def answers():
         ("balanced_accuracy", metrics.balanced_accuracy_score),
         ("macro_f1", lambda t, p: metrics.f1_score(t, p, average="macro")),
         ("weighted_f1", lambda t, p: metrics.f1_score(t, p, average="weighted")),
+        ("mcc", metrics.matthews_corrcoef),
     ],
 )
 def test_each_metric_equals_that_of_scikit_learn(name, reference, answers):
@@ -42,6 +43,34 @@ def test_metrics_take_many_confusion_matrices_at_once(answers):
     several = np.stack([zeroshot.confusion_matrix(part, part[::-1], 5) for part in answers])
     for metric in zeroshot.METRICS.values():
         assert metric(several) == pytest.approx([metric(one) for one in several])
+
+
+def test_one_answer_for_all_has_no_correlation():
+    assert zeroshot.mcc(np.array([[3, 0], [5, 0]])) == 0.0
+    assert zeroshot.mcc(np.array([[8, 0], [0, 0]])) == 0.0
+
+
+def test_margins_say_the_same_as_the_confusion_matrix(answers):
+    truth, guess = answers
+    groups = np.arange(200) % 7
+    parts = zeroshot.grouped_margins(truth, [guess, truth], 5, groups)
+    assert [part.shape for part in parts] == [(7, 2, 5), (7, 1, 5), (7, 2, 5)]
+    confusion = zeroshot.grouped_confusion(truth, guess, 5, groups)
+    for ours, theirs in zip(parts, zeroshot.margins(confusion), strict=True):
+        assert np.array_equal(ours[:, 0], theirs)
+    for metric in zeroshot.METRICS.values():
+        of_one = zeroshot.Margins(*(part.sum(axis=0)[0] for part in parts))
+        assert metric(of_one) == pytest.approx(metric(confusion.sum(axis=0)))
+
+
+def test_chance_is_what_a_uniform_guess_gets():
+    rng = np.random.default_rng(0)
+    truth = rng.choice(3, 200_000, p=[0.7, 0.2, 0.1])
+    confusion = zeroshot.confusion_matrix(truth, rng.integers(0, 3, len(truth)), 3)
+    levels = zeroshot.chance_levels(np.bincount(truth))
+    assert {*levels} == {*zeroshot.METRICS, "auroc"}
+    for name, metric in zeroshot.METRICS.items():
+        assert metric(confusion) == pytest.approx(levels[name], abs=0.005)
 
 
 def test_a_class_that_a_resample_missed_does_not_count_as_wrong():

@@ -12,9 +12,12 @@ from PIL import Image
 
 from pathclip.launch import compose
 from pathclip.model.build import from_open_clip, from_towers
+from pathclip.model_folder import TRAINING_PICTURES
 from pathclip.shards.writer import Sample, write_shards
+from pathclip.train.training_pictures import from_hashes
 
 WORDS = ["adenocarcinoma", "benign colon", "keratin pearls", "signet ring cells", "adipose tissue", "mitosis"]
+SEEN = "ab" * 32  # SHA-256 of a picture that the transformer was trained on
 TRANSFORMER = {
     "embed_dim": 32,
     "vision_cfg": {"layers": 2, "width": 64, "patch_size": 8},
@@ -54,7 +57,8 @@ def transformer(tmp_path_factory, shards) -> Path:
     torch.manual_seed(0)
     towers = from_open_clip("ViT-B-32", image_size=32, context_length=24, overrides=TRANSFORMER)
     out = tmp_path_factory.mktemp("transformer") / "model"
-    return towers.save(out, {"training": {"shards": [str(shards)], "pairs": 96}})
+    files = {TRAINING_PICTURES: from_hashes([SEEN]).to_bytes()}
+    return towers.save(out, {"training": {"shards": [str(shards)], "pairs": 96}}, files=files)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from pathclip.errors import ConfigError, ModelFolderError
 from pathclip.export.export import export
 from pathclip.export.gate import ExportGateError
 from pathclip.model_folder import open_model_folder
-from tests.export.conftest import config
+from pathclip.train.training_pictures import read_training_pictures
+from tests.export.conftest import SEEN, config
 
 BOTH = pytest.mark.parametrize("which", ["exported_transformer", "exported_convolutional"])
 PICTURES = np.random.default_rng(1).integers(0, 256, (8, 40, 40, 3)).astype(np.uint8)
@@ -32,6 +33,11 @@ def test_int8_gives_nearly_the_embeddings_of_fp32(exported):
     figures = {line.name: line.value for line in exported.gate.lines}
     assert figures["image cosine, mean"] > 0.98
     assert figures["text cosine, mean"] > 0.98
+
+
+def test_the_hashes_of_the_training_pictures_come_along(exported_transformer):
+    seen = read_training_pictures(open_model_folder(exported_transformer.out))
+    assert [row.tobytes().hex() for row in seen.sha256] == [SEEN]
 
 
 @BOTH

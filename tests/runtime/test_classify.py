@@ -6,8 +6,9 @@ from PIL import Image
 
 import pathclip
 from pathclip.errors import DataError
-from pathclip.runtime.classify import class_embeddings, classify, rank_labels
+from pathclip.runtime.classify import class_embeddings, classify, classify_calibrated, rank_labels
 from pathclip.runtime.encoder import normalise
+from tests.tiny_calibration import FITTED
 from tests.tiny_model import COLOURS
 
 
@@ -59,6 +60,15 @@ def test_stored_class_vectors_spare_the_text_tower(encoder, monkeypatch):
     assert classify(encoder, [image], ["red", "blue"], embeddings=vectors)[0][0].name == "blue"
     with pytest.raises(DataError, match="for 3 labels"):
         classify(encoder, [image], ["red", "blue", "green"], embeddings=vectors)
+
+
+def test_a_calibrated_classification_asks_with_the_stored_wordings_and_templates(encoder):
+    images = [Image.new("RGB", (20, 20), COLOURS[name]) for name in ("red", "blue")]
+    answers = classify_calibrated(encoder, images, FITTED)
+    vectors = class_embeddings(encoder, FITTED.classes, FITTED.templates)
+    expected = [FITTED.answer(row) for row in encoder.encode_images(images) @ vectors.T]
+    assert answers == expected
+    assert [answer.labels[0].name for answer in answers] == ["warm", "cold"]
 
 
 def test_braces_in_a_label_are_only_text(encoder):

@@ -1,0 +1,197 @@
+"""The Encoder protocol on folders that open_clip or transformers saved, by the library that saved them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pathclip.errors import ConfigError, ModelFolderError
+from pathclip.model.foreign_folder import ForeignFolder, TextRules
+from pathclip.model.modules import custom_module, open_clip_module
+from pathclip.model.tokenizer_files import clip_tokenizer_json
+from pathclip.model.towers import refuse_foreign_code
+from pathclip.model_folder import MAX_JSON_BYTES, ModelFolder, read_json
+from pathclip.runtime.encoder import normalise
+from pathclip.runtime.tokenizer import Tokenizer
+
+
+class ForeignEncoder:
+    """Encodes with torch in fp32 on the CPU; see `pathclip.runtime.encoder.Encoder`.
+
+    The numbers are those of the library: of open_clip with its evaluation transform and tokenizer, of
+    transformers with `CLIPProcessor` where that resizes with Pillow.
+    """
+
+    precision = "fp32"
+    runtime = "torch"
+
+    def __init__(self, described: ForeignFolder, threads: int | None = None):
+        """Loads the folder.
+
+        Args:
+            described: by `pathclip.model.foreign_folder.open_foreign_folder`.
+            threads: for torch as a whole; its own choice if None.
+
+        Raises:
+            ModelFolderError: weights or tokenizer that do not fit the config; names the file.
+        """
+        if threads:
+            torch.set_num_threads(threads)
+        self.name = described.path.resolve().name
+        self.preprocess = described.preprocess
+        self.dim = described.embed_dim
+        text = described.text
+        content, pad_id = tokenizer_content(described.path, text)
+        self._clean = _cleaning(text)
+        self._tokenizer = Tokenizer(content.encode(), text.context_length, pad_id)
+        self._model: Any = load_foreign_model(described)
+        self._is_open_clip = described.kind == "open_clip"
+        self.logit_scale = self._model.logit_scale.exp().mean().item()
+        self.folder = ModelFolder(
+            described.path,
+            {
+                "name": self.name,
+                "embed_dim": self.dim,
+                "context_length": text.context_length,
+                "pad_id": pad_id,
+                "logit_scale": self.logit_scale,
+                "preprocess": preprocess_card(described),
+                "prompts": {},
+                "training": {},
+                "files": described.hashes(),
+            },
+        )
+
+    @torch.inference_mode()
+    def encode_images(self, images: Any, batch_size: int = 32) -> NDArray[np.float32]:
+        """Embeds PIL images or a uint8 array [n, h, w, 3]; returns L2-normalised float32 [n, d]."""
+        parts = [np.zeros((0, self.dim), np.float32)]
+        for start in range(0, len(images), batch_size):
+            pixels = torch.from_numpy(self.preprocess.batch(images[start : start + batch_size]))
+            if self._is_open_clip:
+                found = self._model.encode_image(pixels)
+            else:
+                found = self._model.get_image_features(pixel_values=pixels).pooler_output
+            parts.append(normalise(found.numpy()))
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
+        """Embeds texts; returns L2-normalised float32 [n, d]."""
+        parts = [np.zeros((0, self.dim), np.float32)]
+        for start in range(0, len(texts), batch_size):
+            tokens = torch.from_numpy(self._tokenizer([*map(self._clean, texts[start : start + batch_size])]))
+            if self._is_open_clip:
+                found = self._model.encode_text(tokens)
+            else:
+                found = self._model.get_text_features(input_ids=tokens).pooler_output
+            parts.append(normalise(found.numpy()))
+        return np.concatenate(parts)
+
+
+def load_foreign_model(described: ForeignFolder) -> nn.Module:
+    """The library's module with the folder's weights in fp32, in eval mode on the CPU.
+
+    Raises:
+        ModelFolderError: a config that the library does not take, or weights that do not fit it.
+    """
+    if described.text_config is not None:
+        refuse_foreign_code(described.text_config, described.path / "text/config.json")
+    try:
+        model = _open_clip(described) if described.kind == "open_clip" else _clip_model(described)
+    except ModelFolderError:
+        raise
+    except Exception as error:  # as many kinds as a config can be wrong in ways, ConfigError among them
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelFolderError(f"{described.path}: {described.kind} cannot build it: {reason}") from error
+    return model.float().eval()
+
+
+def tokenizer_content(path: Path, text: TextRules) -> tuple[str, int]:
+    """Content of a `tokenizer.json`, and the id that fills short texts.
+
+    Raises:
+        ModelFolderError: no tokenizer, or it does not know the token that fills texts.
+    """
+    if not text.files:
+        return clip_tokenizer_json(), 0
+    file = path / text.files[0]
+    if file.stat().st_size > MAX_JSON_BYTES:
+        raise ModelFolderError(f"{file}: larger than {MAX_JSON_BYTES >> 20} MiB, refused")
+    try:
+        content = file.read_text(encoding="utf-8") if len(text.files) == 1 else _of_vocabulary(path, text)
+        from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+        pad_id = HuggingFaceTokenizer.from_str(content).token_to_id(text.pad_token or "")
+    except ModelFolderError:
+        raise
+    except Exception as error:  # the Rust side raises plain Exception
+        raise ModelFolderError(f"{file}: not a tokenizer ({error})") from error
+    if pad_id is None:
+        raise ModelFolderError(f"{file}: has no token '{text.pad_token}' to fill short texts with")
+    return content, int(pad_id)
+
+
+def preprocess_card(described: ForeignFolder) -> dict[str, Any]:
+    """The entry `preprocess` of a card; read by `Preprocess.from_card`."""
+    from dataclasses import asdict
+
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(described.preprocess).items()}
+
+
+def _of_vocabulary(path: Path, text: TextRules) -> str:
+    """The tokenizer that transformers builds of `vocab.json` and `merges.txt`."""
+    from transformers import CLIPTokenizer
+
+    vocabulary, merges = (path / name for name in text.files)
+    lines = merges.read_text(encoding="utf-8").split("\n")
+    pairs = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+    return str(CLIPTokenizer(vocab=read_json(vocabulary), merges=pairs).backend_tokenizer.to_str())
+
+
+def _cleaning(text: TextRules) -> Any:
+    if text.cleaning == "none":
+        return str
+    from open_clip.tokenizer import get_clean_fn
+
+    return get_clean_fn(text.cleaning)
+
+
+def _open_clip(described: ForeignFolder) -> nn.Module:
+    from open_clip.factory import load_checkpoint
+
+    if described.text_config is None:
+        model = open_clip_module(described.config)
+    else:
+        model = custom_module(described.config, described.text_config)
+    (weights,) = described.weights
+    # It also knows the names that weights had in earlier versions.
+    load_checkpoint(model, str(described.path / weights), strict=True)
+    return model
+
+
+def _clip_model(described: ForeignFolder) -> nn.Module:
+    from transformers import CLIPConfig, CLIPModel
+
+    model: Any = CLIPModel(CLIPConfig(**described.config))
+    missing = model.load_state_dict(_tensors(described), strict=False)
+    unknown = [name for name in missing.unexpected_keys if not name.endswith("position_ids")]
+    if missing.missing_keys or unknown:
+        lacking = f"lack {missing.missing_keys[0]}" if missing.missing_keys else f"have {unknown[0]} besides"
+        raise ConfigError(f"the weights {lacking}")
+    return model
+
+
+def _tensors(described: ForeignFolder) -> Mapping[str, Tensor]:
+    from safetensors.torch import load_file
+
+    found: dict[str, Tensor] = {}
+    for name in described.weights:
+        found |= load_file(described.path / name)
+    return found
