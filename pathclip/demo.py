@@ -20,7 +20,7 @@ import pathclip
 from pathclip import atomic
 from pathclip.curate.curate import CurateResult, curate
 from pathclip.evaluate.evaluate import EvaluateResult, evaluate
-from pathclip.evaluate.report import (
+from pathclip.evaluate.reporting.report import (
     Section,
     bar_chart,
     line_chart,

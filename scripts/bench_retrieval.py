@@ -72,7 +72,7 @@ def write_vectors(path: Path, n: int, dim: int, dtype: str, seed: int) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    from pathclip.evaluate.retrieval import DEFINITIONS, Relevance, places, recall_at
+    from pathclip.evaluate.image_text.retrieval import DEFINITIONS, Relevance, places, recall_at
 
     folder = Path(arguments.measure)
     queries, items = (

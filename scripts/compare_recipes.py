@@ -20,8 +20,8 @@ import numpy as np
 from scipy import stats
 
 import pathclip
-from pathclip.evaluate.retrieval import ranks, recall_at, relevance
-from pathclip.evaluate.retrieval_chance import chance_recall
+from pathclip.evaluate.image_text.retrieval import ranks, recall_at, relevance
+from pathclip.evaluate.image_text.retrieval_chance import chance_recall
 from pathclip.runtime.preprocess import open_image
 from pathclip.shards.reader import read_samples
 

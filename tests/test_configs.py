@@ -14,12 +14,12 @@ from pathclip.config import build, config_dir
 from pathclip.curate.source import open_source
 from pathclip.curate.withdraw import withdraw_from
 from pathclip.errors import ConfigError
+from pathclip.evaluate.classification.zeroshot import check_prompts
+from pathclip.evaluate.classification.zeroshot_task import class_numbers
 from pathclip.evaluate.datasets import MultiLabelData
-from pathclip.evaluate.encode import VARIANTS
-from pathclip.evaluate.retrieval import DEFINITIONS
-from pathclip.evaluate.retrieval_task import Retrieval
-from pathclip.evaluate.zeroshot import check_prompts
-from pathclip.evaluate.zeroshot_task import class_numbers
+from pathclip.evaluate.features.encode import VARIANTS
+from pathclip.evaluate.image_text.retrieval import DEFINITIONS
+from pathclip.evaluate.image_text.retrieval_task import Retrieval
 from pathclip.export.gate import Thresholds
 from pathclip.export.recipe import Recipe
 from pathclip.launch import compose

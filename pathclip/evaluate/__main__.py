@@ -32,7 +32,7 @@ def _run(cfg: Any) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Measures, or compares what was measured; returns the exit status."""
     if arguments[:1] == ["compare"]:
-        from pathclip.evaluate import compare_command
+        from pathclip.evaluate.comparison import compare_command
 
         return compare_command.main(arguments[1:])
     return launch("evaluate", _run, task_list(arguments))

@@ -12,9 +12,9 @@ from pathclip.config import build, check_values, config_dir, output_folder
 from pathclip.errors import ConfigError
 from pathclip.evaluate.outputs import EvaluateResult, record, write_results
 from pathclip.evaluate.profile import Profile
+from pathclip.evaluate.reporting.terminal import print_profile, print_scores
 from pathclip.evaluate.subjects import load_subjects
 from pathclip.evaluate.task import Settings, Task
-from pathclip.evaluate.terminal import print_profile, print_scores
 from pathclip.model_folder import CARD
 
 VALUES = {

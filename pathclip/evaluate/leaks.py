@@ -32,7 +32,7 @@ from pathclip.train.training_pictures import (
 )
 
 if TYPE_CHECKING:
-    from pathclip.evaluate.encode import Encoded
+    from pathclip.evaluate.features.encode import Encoded
     from pathclip.evaluate.task import Split
 
 MOST_PICTURES = 200_000  # reading the tars of more takes longer than the evaluation

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pathclip.evaluate.leaks import CHANCE, Leak
-from pathclip.evaluate.report import LEAK, SOLVED_BY_COLOUR, value_text, words
+from pathclip.evaluate.reporting.report import LEAK, SOLVED_BY_COLOUR, value_text, words
 from pathclip.evaluate.subjects import Subject
 from pathclip.types import Score
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pathclip import atomic
-from pathclip.evaluate import answers, report
-from pathclip.evaluate.paper_tables import write_tables
+from pathclip.evaluate.comparison import answers
 from pathclip.evaluate.profile import Profile
-from pathclip.evaluate.provenance import profile_section, provenance_section
+from pathclip.evaluate.reporting import report
+from pathclip.evaluate.reporting.paper_tables import write_tables
+from pathclip.evaluate.reporting.provenance import profile_section, provenance_section
+from pathclip.evaluate.reporting.summary import summary_section
 from pathclip.evaluate.subjects import Subject
-from pathclip.evaluate.summary import summary_section
 from pathclip.evaluate.task import Settings, TaskResult
 from pathclip.model_folder import open_model_folder, update_card
 from pathclip.types import Score

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathclip.evaluate.datasets import LabelledImages
-from pathclip.evaluate.encode import Encoded
+from pathclip.evaluate.features.encode import Encoded
 from pathclip.evaluate.leaks import Leak, find_leak, leak_remarks, telling_hashes
 from pathclip.evaluate.profile import Profile
-from pathclip.evaluate.report import Section, method_text, words
+from pathclip.evaluate.reporting.report import Section, method_text, words
 from pathclip.evaluate.stats import Interval
 from pathclip.evaluate.subjects import Subject
 from pathclip.types import Score

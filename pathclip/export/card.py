@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pathclip import __version__
-from pathclip.evaluate.headlines import by_task, headlines
-from pathclip.evaluate.paper_tables import caption, markdown, summary_table
-from pathclip.evaluate.provenance import package_versions
+from pathclip.evaluate.reporting.headlines import by_task, headlines
+from pathclip.evaluate.reporting.paper_tables import caption, markdown, summary_table
+from pathclip.evaluate.reporting.provenance import package_versions
 from pathclip.export.gate import Gate, Line
 from pathclip.types import Score
 

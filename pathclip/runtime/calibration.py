@@ -47,7 +47,7 @@ class Calibrated:
         n: pictures it was fitted on.
         groups: groups of them.
         model_hash: of the weights, see `ModelFolder.hash`.
-        data_hash: of the pictures, see `pathclip.evaluate.encode.data_hash`.
+        data_hash: of the pictures, see `pathclip.evaluate.features.encode.data_hash`.
         code_version: of the code that fitted.
     """
 

@@ -13,7 +13,7 @@ from pathclip.curate.funnel import RuleScore
 from pathclip.curate.funnel_plot import LABELS, NARROW, WIDE, funnel_plot
 from pathclip.curate.report import Example, read_openpath_counts, render, wilson
 from pathclip.curate.rules import REASONS, RULES
-from pathclip.evaluate.report import write_report
+from pathclip.evaluate.reporting.report import write_report
 
 from .feed import jpeg, tissue
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from pathclip.evaluate import stats
 from pathclip.evaluate.datasets import LabelledImages
-from pathclip.evaluate.encode import VARIANTS, Encoded
+from pathclip.evaluate.features.encode import VARIANTS, Encoded
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Measured, Settings, Split
 from tests.evaluate.encoders import ColourEncoder

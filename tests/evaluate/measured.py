@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pathclip.evaluate import stats
 from pathclip.evaluate.datasets import LabelledImages
-from pathclip.evaluate.encode import Encoded
+from pathclip.evaluate.features.encode import Encoded
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Measured, Settings, Split
 from tests.evaluate.encoders import ColourEncoder

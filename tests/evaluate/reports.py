@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pathclip.evaluate.answers import write_answers
-from pathclip.evaluate.report import write_scores
+from pathclip.evaluate.comparison.answers import write_answers
+from pathclip.evaluate.reporting.report import write_scores
 from pathclip.evaluate.task import Answers
 from pathclip.types import Score
 

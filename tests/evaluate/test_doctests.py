@@ -32,4 +32,6 @@ def test_the_examples_in_docstrings_are_true(name):
 
 
 def test_the_metrics_have_examples():
-    assert {"pathclip.evaluate.retrieval", "pathclip.evaluate.zeroshot"} <= {*modules_with_examples()}
+    assert {"pathclip.evaluate.image_text.retrieval", "pathclip.evaluate.classification.zeroshot"} <= {
+        *modules_with_examples()
+    }

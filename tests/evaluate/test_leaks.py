@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 
 from pathclip.evaluate import leaks as module
 from pathclip.evaluate.datasets import LabelledImages
-from pathclip.evaluate.encode import encode_pictures
 from pathclip.evaluate.evaluate import evaluate
+from pathclip.evaluate.features.encode import encode_pictures
 from pathclip.evaluate.leaks import find_leak, leak_remarks, seen_pictures, split_leaks, telling_hashes
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Split, leaks

@@ -8,7 +8,7 @@ import pytest
 
 from pathclip.export.card import NOT_RECORDED, readme
 from pathclip.export.gate import Gate, Line
-from tests.evaluate.test_report import figures
+from tests.evaluate.reporting.test_report import figures
 
 BARE = {
     "name": "lite",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pathclip.evaluate import retrieval
+from pathclip.evaluate.image_text import retrieval
 from pathclip.runtime.encoder import normalise
 
 torch = pytest.importorskip("torch")

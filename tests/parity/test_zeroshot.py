@@ -10,8 +10,9 @@ from sklearn import metrics
 
 import pathclip
 from pathclip.config import build
-from pathclip.evaluate import stats, zeroshot
-from pathclip.evaluate.auroc import auroc, bootstrap_auroc, log_odds
+from pathclip.evaluate import stats
+from pathclip.evaluate.classification import zeroshot
+from pathclip.evaluate.classification.auroc import auroc, bootstrap_auroc, log_odds
 from pathclip.launch import compose
 from pathclip.runtime.classify import fill
 

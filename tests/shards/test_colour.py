@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as torchvision
 
-from pathclip.evaluate.colour import adjust as as_evaluation
+from pathclip.evaluate.features.colour import adjust as as_evaluation
 from pathclip.shards.colour import adjust, luma, shift_hue
 from tests.shards.pictures import smooth
 

@@ -11,7 +11,7 @@ from pathclip.errors import DataError
 from pathclip.evaluate.datasets.files import Form, Picture, hold_back, labelled_data
 from pathclip.evaluate.datasets.labelled import LabelledData
 from pathclip.evaluate.datasets.parts import TEST, TRAIN, VALIDATION
-from pathclip.evaluate.tables import lines, need_columns
+from pathclip.evaluate.datasets.tables import lines, need_columns
 
 MHIST = ("HP", "SSA")
 MHIST_VOTES = 7

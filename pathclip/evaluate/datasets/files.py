@@ -15,7 +15,7 @@ from PIL import Image
 from pathclip.errors import DataError
 from pathclip.evaluate.datasets.labelled import Contents, LabelledData, LabelledImages
 from pathclip.evaluate.datasets.parts import TEST, TRAIN, VALIDATION, parts_by_hash, with_validation
-from pathclip.evaluate.tables import lines, need_columns
+from pathclip.evaluate.datasets.tables import lines, need_columns
 from pathclip.runtime.images import MAX_BYTES, SUFFIXES
 
 

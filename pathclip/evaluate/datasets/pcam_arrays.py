@@ -13,7 +13,7 @@ from pathclip.errors import DataError
 from pathclip.evaluate.datasets.files import Form, bitmap
 from pathclip.evaluate.datasets.labelled import LabelledData, LabelledImages
 from pathclip.evaluate.datasets.parts import TEST, TRAIN, VALIDATION
-from pathclip.evaluate.tables import lines, need_columns
+from pathclip.evaluate.datasets.tables import lines, need_columns
 from pathclip.runtime.images import MAX_PIXELS
 
 PCAM = ("normal", "tumor")

@@ -18,7 +18,7 @@ from pathclip.evaluate.datasets.parts import (
     parts_by_hash,
     with_validation,
 )
-from pathclip.evaluate.tables import lines, need_columns
+from pathclip.evaluate.datasets.tables import lines, need_columns
 
 
 def table(

@@ -1,0 +1,1 @@
+"""Pictures into classes: zero-shot with one class each, and with several."""

@@ -1,0 +1,66 @@
+"""What the report shows of a multi-label task: figures over all classes, then each class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pathclip.evaluate.reporting import report
+from pathclip.evaluate.task import headline
+from pathclip.types import Score
+
+
+def scores_section(
+    name: str, scores: Sequence[Score], remarks: Sequence[str], about: Mapping[str, Any]
+) -> report.Section:
+    """Remarks, mean average precision as bars, every figure over all classes, the prompts."""
+    labels, columns = headline(scores, "mean_average_precision")
+    chart = report.bar_chart(
+        labels,
+        {variant: [one.value for one in row] for variant, row in columns.items()},
+        {variant: [(one.low, one.high) for one in row] for variant, row in columns.items()},
+        top=1.0,
+    )
+    prompts = about["prompts"]
+    wordings = [f"{key}: {', '.join(words)}" for key, words in prompts["classes"].items()]
+    wordings += [f"absence of {key}: {', '.join(words)}" for key, words in prompts["negatives"].items()]
+    details = (
+        "<details><summary>Prompts, licence, citation</summary>"
+        + report.paragraphs([f"Templates: {'; '.join(prompts['templates'])}", *wordings])
+        + report.paragraphs([f"Licence: {about['licence'] or 'not stated'}", about["citation"]])
+        + "</details>"
+    )
+    table = report.score_table([one for one in scores if "class" not in one.context])
+    html = report.marks_explained(scores) + report.paragraphs(remarks, "remark") + chart + table + details
+    caption = (
+        f"Mean average precision above, with 95 % bootstrap intervals over {about['groups']} groups of "
+        f"{about['images']} pictures, {about['without_class']} of which show none of the classes. Chance is "
+        "the mean share of the classes. F1, exact match and Hamming loss (the share of wrong entries) are at "
+        f"thresholds fitted on: {about['thresholds_fitted_on']}."
+    )
+    return report.Section(f"{name}: multi-label classification", html, caption)
+
+
+def classes_section(name: str, scores: Sequence[Score], about: Mapping[str, Any]) -> report.Section:
+    """AUROC and average precision of each class, by whoever ranked the pictures."""
+    rows: dict[tuple[str, str], dict[str, Score]] = {}
+    for one in scores:
+        if "class" in one.context:
+            by = f"{report.method_text(one.context)}, {report.words(str(one.context['variant']))}"
+            rows.setdefault((one.context["class"], by), {})[one.name] = one
+    figures = ("auroc", "average_precision")
+    table = report.html_table(
+        ["class", "by", "AUROC", "average precision", "pictures that show it"],
+        [
+            [
+                report.escape(key),
+                report.escape(by),
+                *(report.value_text(cells[figure]) for figure in figures),
+                str(about["per_class"][key]),
+            ]
+            for (key, by), cells in rows.items()
+        ],
+        plain=2,
+    )
+    caption = "Each class against its absence. Average precision of a random order is the share of the class."
+    return report.Section(f"{name}: each class", table, caption)

@@ -1,0 +1,1 @@
+"""`pathclip evaluate compare`: what was answered, kept and paired."""

@@ -1,0 +1,131 @@
+"""The shelves of a pass: what features of pictures depend on beside the pictures' bytes.
+
+Everything that changes a number is in a key: the weights' hash, precision and runtime with its version, the
+preprocess, the variant with the seed of its colours, what decodes, and the source of the code that computes.
+A model whose weights have no hash is not cached at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathclip.evaluate.features.feature_cache import FeatureCache, Shelf
+from pathclip.evaluate.subjects import Subject
+
+COLOUR_FEATURES, HASHES = 54, 8
+LIBRARIES = {"onnx": "onnxruntime", "torch": "torch", "openvino": "openvino"}
+PICTURES = ("pathclip.runtime.images", "pathclip.evaluate.features.colour", "pathclip.evaluate.features.hues")
+TRIAL = "0" * 64  # stands for the test picture: no file has this SHA-256
+TOLERANCE = 1e-3
+
+
+def embeddings_shelf(cache: FeatureCache, subject: Subject, variant: str, seed: int) -> Shelf | None:
+    """Where embeddings of this model in this variant lie; None if its weights have no hash.
+
+    The model first embeds a test picture: if the shelf has another answer to it, then the key does not say
+    all that the numbers depend on (another kind of processor, say), and the shelf is not used.
+    """
+    encoder = subject.encoder
+    if not subject.model_hash:
+        return None
+    key = {
+        "what": "embeddings",
+        "model": subject.model_hash,
+        "precision": encoder.precision,
+        "runtime": encoder.runtime,
+        "library": _version(LIBRARIES.get(encoder.runtime, "")),
+        "preprocess": asdict(encoder.preprocess),
+        "code": _source(type(encoder).__module__, "pathclip.runtime.preprocess", *PICTURES),
+        **_picture_key(variant, seed),
+    }
+    shelf = cache.shelf(key, encoder.dim)
+    return shelf if _answers_as_before(cache, shelf, subject) else None
+
+
+def colours_shelf(cache: FeatureCache, variant: str, seed: int) -> Shelf:
+    """Where colour features of this variant lie."""
+    key = {"what": "colour features", "code": _source(*PICTURES), **_picture_key(variant, seed)}
+    return cache.shelf(key, COLOUR_FEATURES, "<f8")
+
+
+def hashes_shelf(cache: FeatureCache) -> Shelf:
+    """Where perceptual hashes lie."""
+    code = _source("pathclip.runtime.images", "pathclip.curate.images")
+    return cache.shelf({"what": "perceptual hashes", "code": code, **_picture_key("plain", 0)}, HASHES, "<u8")
+
+
+def _picture_key(variant: str, seed: int) -> dict[str, Any]:
+    key: dict[str, Any] = {"variant": variant, "decoders": _decoders()}
+    if variant == "randomised_colour":
+        key |= {"seed": seed, "numpy": np.__version__}  # whose generator draws the colours
+    return key
+
+
+def _answers_as_before(cache: FeatureCache, shelf: Shelf, subject: Subject) -> bool:
+    height, width = subject.encoder.preprocess.size
+    picture = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    answer: NDArray[np.float32] = subject.encoder.encode_images(picture, batch_size=1)
+    if not np.isfinite(answer).all():
+        return False
+    found, before = shelf.get([TRIAL])
+    if not found[0]:
+        shelf.add([TRIAL], answer)
+        return True
+    if np.abs(before - answer).max() <= TOLERANCE:
+        return True
+    cache.say(f"cache {cache.folder}: {subject.title} answers otherwise than when it was filled; not used")
+    return False
+
+
+@cache
+def _decoders() -> dict[str, str | None]:
+    import PIL
+    from PIL import features
+
+    libraries = ("jpg", "webp", "libtiff", "zlib")
+    found: dict[str, str | None] = {name: features.version(name) for name in libraries}
+    return {"pillow": PIL.__version__, **found}
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return f"{package} {importlib.metadata.version(package)}" if package else ""
+    except importlib.metadata.PackageNotFoundError:
+        return package
+
+
+@cache
+def _source(*modules: str) -> str:
+    """SHA-256 over the source of modules that are imported: code that changes numbers changes the key."""
+    digest = hashlib.sha256()
+    for name in modules:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        digest.update(Path(file).read_bytes() if file and Path(file).is_file() else name.encode())
+    return digest.hexdigest()
+
+
+def shelves(
+    cache: FeatureCache | None, subjects: Sequence[Subject], variants: Sequence[str], seed: int
+) -> dict[tuple[str, ...], Shelf]:
+    """All shelves of a pass: ('embeddings', key, variant), ('colours', variant), ('perceptual',) → shelf."""
+    if cache is None:
+        return {}
+    found: dict[tuple[str, ...], Shelf] = {("perceptual",): hashes_shelf(cache)}
+    for variant in variants:
+        found["colours", variant] = colours_shelf(cache, variant, seed)
+        for subject in subjects:
+            shelf = embeddings_shelf(cache, subject, variant, seed)
+            if shelf is not None:
+                found["embeddings", subject.key, variant] = shelf
+    return found

@@ -1,0 +1,1 @@
+"""Retrieval between pictures and texts."""

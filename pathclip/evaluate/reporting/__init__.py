@@ -1,0 +1,1 @@
+"""What people read: the page, its plots, the tables, the terminal."""

@@ -1,0 +1,55 @@
+"""What an evaluation prints: a short table of headline figures, and where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pathclip.evaluate.profile import Profile
+from pathclip.evaluate.reporting import report
+from pathclip.evaluate.reporting.headlines import OWN_USE, headline_scores
+from pathclip.types import Score
+
+
+def print_scores(scores: Sequence[Score]) -> None:
+    """A short table on stdout: of each task its headline figures, by every method, with marks.
+
+    Names of models, which can be longer than a terminal is wide, stand above it once.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = headline_scores(scores)
+    variants = list(dict.fromkeys(str(score.context["variant"]) for score in shown))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("task", "score", "by", *map(report.words, variants)):
+        table.add_column(column, overflow="fold")
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for score in shown:
+        key = (str(score.context["task"]), report.figure_text(score), _short_title(score.context))
+        rows.setdefault(key, {})[str(score.context["variant"])] = report.value_with_marks(score)
+    for row, cells in rows.items():
+        table.add_row(*row, *(cells.get(variant, "") for variant in variants))
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 160  # a log has no edge to wrap at
+    named = {score.context["role"]: score.context["model"] for score in shown if "role" in score.context}
+    for role, name in named.items():
+        console.print(f"{role}: {name}", soft_wrap=True)
+    console.print(table)
+
+
+def print_profile(profile: Profile) -> None:
+    """One line on stdout: how long it took, and how much of that the encoders did."""
+    print(
+        f"{profile.seconds:.0f} s, {profile.share():.0%} of them in the encoders, "
+        f"which took {profile.processor_share():.0%} of the processor time"
+    )
+
+
+def _short_title(context: Mapping[str, Any]) -> str:
+    if "role" not in context:
+        return report.method_text(context)
+    who = f"{context['role']} {context['precision']} ({context['runtime']})"
+    method = str(context.get("method", ""))
+    return who if method in ("", *OWN_USE) else f"{report.words(method)}, {who}"
