@@ -49,7 +49,7 @@ def main() -> None:
             *(f"tasks.patches_csv.dataset.{key}={value}" for key, value in columns(table).items()),
         ]
         for name in ("empty cache", "again, from the cache"):
-            out = Path(work) / name.split(maxsplit=1)[0]
+            out = Path(work) / name.split(maxsplit=1)[0].strip(",")
             start = time.perf_counter()
             subprocess.run([*command, f"out={out}"], check=True, stdout=subprocess.DEVNULL)
             seconds = time.perf_counter() - start

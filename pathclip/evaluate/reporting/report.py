@@ -36,11 +36,14 @@ MOST_ROWS = 24  # a longer table of scores opens on a click; its headline figure
 DETAILS = ("class", "direction", "definition", "pool", "shots", "fraction", "k")
 LEAK = "leak"
 SOLVED_BY_COLOUR = "solved by colour"
+NEARLY_SOLVED_BY_COLOUR = "nearly solved by colour"
 MARKS = {
     LEAK: "whoever answered had learnt from pictures that it is tested on here, so the figure says little "
     "about pictures that it has not seen.",
     SOLVED_BY_COLOUR: "a classifier that sees nothing but colours comes within the figure's interval, so the "
     "figure does not show that structure was read. Its twin under randomised colour tells more.",
+    NEARLY_SOLVED_BY_COLOUR: "such a classifier comes nine tenths of the way there from chance. Its twin "
+    "under randomised colour tells more.",
 }
 
 
