@@ -47,6 +47,10 @@ QUERIES = (
     "dense sheets of lymphocytes",
 )
 SHOWN = ("balanced_accuracy", "balanced_accuracy_difference", "text_to_image_recall@10")
+SECTIONS = (  # of the evaluation, that are worth a look here
+    *("zero-shot classification", "confusion matrix", "wrong examples", "choices of prompts"),
+    "retrieved pictures",
+)
 
 
 @dataclass
@@ -111,7 +115,10 @@ def demo(out: Path, posts: int = 1500, seed: int = 0, overrides: Sequence[str] =
         evaluated = evaluate(
             compose(
                 "evaluate",
-                [f"model={int8}", f"out={out / 'evaluation'}", f"seed={seed}", *_tasks(shards, trained.out)],
+                [
+                    *(f"model={int8}", f"out={out / 'evaluation'}", f"seed={seed}"),
+                    *("measure=[prompts,calibration]", *_tasks(shards, trained.out)),
+                ],
             )
         )
     with clock.stage("classify, index, search"):
@@ -225,12 +232,23 @@ def _loss(training: Path) -> Section:
 
 
 def _scores(evaluated: EvaluateResult) -> list[Section]:
-    shown = [score for score in evaluated.scores if score.name in SHOWN]
+    shown = _headlines(evaluated)
     caption = "With 95 % intervals over groups; the other figures are in evaluation/report.html."
     summary = Section("Evaluation on posts later in time", score_table(shown), caption)
     return [
         summary,
-        *(section for section in evaluated.sections if not section.title.endswith(": retrieval")),
+        *(one for one in evaluated.sections if one.title.rpartition(": ")[2] in SECTIONS),
+    ]
+
+
+def _headlines(evaluated: EvaluateResult) -> list[Score]:
+    """The figures of all prompts averaged and of exact pairs, with their baselines and differences."""
+    return [
+        one
+        for one in evaluated.scores
+        if one.name in SHOWN
+        and one.context.get("method") != "first_template"
+        and one.context.get("definition", "exact_pair") == "exact_pair"
     ]
 
 
@@ -284,9 +302,8 @@ def _tell(
     console.print(rules)
     figures = Table("figure", "by", "plain", "randomised colour", "n", title="on posts later in time")
     rows: dict[tuple[str, str], dict[str, Score]] = {}
-    for score in evaluated.scores:
-        if score.name in SHOWN and score.context.get("definition", "exact_pair") == "exact_pair":
-            rows.setdefault((score.name, method_text(score.context)), {})[score.context["variant"]] = score
+    for score in _headlines(evaluated):
+        rows.setdefault((score.name, method_text(score.context)), {})[score.context["variant"]] = score
     for (name, by), twins in rows.items():
         plain, recoloured = twins["plain"], twins["randomised_colour"]
         figures.add_row(name.replace("_", " "), by, value_text(plain), value_text(recoloured), str(plain.n))

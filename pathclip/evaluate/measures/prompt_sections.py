@@ -23,12 +23,16 @@ def prompt_section(name: str, choices: Choices, tried: Sequence[Tried]) -> repor
     """A histogram for each metric with a row for each encoder and variant, and the means by part."""
     html = report.paragraphs(prompt_remarks(choices, tried), "remark")
     for metric, title in _NAMES.items():
-        rows = {_label(one): one.values[metric].tolist() for one in tried}
-        marks = {
-            _label(one): {ENSEMBLE: one.ensemble[metric], SINGLE: float(one.values[metric][0])}
-            for one in tried
-        }
-        html += f"<h3>{report.escape(title)}</h3>" + distribution_svg(rows, marks, title)
+        html += f"<h3>{report.escape(title)}</h3>"
+        # Each on an axis of its own: beside an untrained model, the spread of a trained one is a line.
+        for role in dict.fromkeys(one.subject.role for one in tried):
+            own = [one for one in tried if one.subject.role == role]
+            rows = {_label(one): one.values[metric].tolist() for one in own}
+            marks = {
+                _label(one): {ENSEMBLE: one.ensemble[metric], SINGLE: float(one.values[metric][0])}
+                for one in own
+            }
+            html += distribution_svg(rows, marks, f"{title}, {role}")
     html += (
         "<details><summary>Which wording is responsible</summary>"
         + _parts_table(choices, tried)

@@ -74,7 +74,7 @@ def headline_scores(scores: Sequence[Score]) -> list[Score]:
 
 
 def headline_names(scores: Sequence[Score]) -> list[str]:
-    """Names of the figures that stand for one task: one, or recall in both directions.
+    """Names of the figures that stand for one task: one, or recall both ways, at 10 or the largest k.
 
     >>> headline_names([Score(name, 0.5, 9, 0.4, 0.6) for name in ("accuracy", "balanced_accuracy")])
     ['balanced_accuracy']
@@ -87,8 +87,9 @@ def headline_names(scores: Sequence[Score]) -> list[str]:
             return [name]
     recalls = [found for name in names if (found := _RECALL.fullmatch(name))]
     if recalls:
-        most = max(int(found[2]) for found in recalls)
-        return [found[0] for found in recalls if int(found[2]) == most]
+        ks = {int(found[2]) for found in recalls}
+        shown = 10 if 10 in ks else max(ks)
+        return [found[0] for found in recalls if int(found[2]) == shown]
     return names[:1]
 
 
