@@ -5,7 +5,9 @@
 All n items are searched for the first `--queries` of n queries; the time for all n is extrapolated. Texts are
 shared as in a real feed: the most frequent one by `--skew` of all pairs, others by a few. Two files of n
 vectors are written, block by block, into a temporary folder, and deleted. Peak memory is that of the measured
-process alone, its libraries and mapped pages included. Needs Linux, which tells a process's peak in /proc.
+process alone, its libraries and mapped pages included: below 2 GB for a million pairs. It is that of the
+search; the scores with their intervals, the answers kept for comparison and the report come on top. Needs
+Linux, which tells a process's peak in /proc.
 """
 
 from __future__ import annotations

@@ -375,3 +375,14 @@ def test_a_wrong_key_gets_one_line_with_the_nearest_valid_one(overrides, message
     with pytest.raises(ConfigError, match=message) as caught:
         compose("train", overrides)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", options("measure"))
+def test_every_measure_of_an_evaluation_builds_and_says_whether_it_learns(name):
+    measures = compose("evaluate", [f"measure=[{name}]"]).measures
+    assert list(measures) == [name]
+    assert isinstance(build(measures[name], f"measures.{name}").learns, bool)
+
+
+def test_an_evaluation_measures_all_but_what_is_slow():
+    assert {*options("measure")} - {*compose("evaluate").measures} == {"fine_tuning"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pathclip.evaluate.outputs import EvaluateResult, record, write_results
 from pathclip.evaluate.profile import Profile
 from pathclip.evaluate.reporting.terminal import print_profile, print_scores
 from pathclip.evaluate.subjects import load_subjects
-from pathclip.evaluate.task import Settings, Task
+from pathclip.evaluate.task import Settings, Task, TaskResult
 from pathclip.model_folder import CARD
 
 VALUES = {
@@ -59,10 +60,16 @@ def evaluate(cfg: Any) -> EvaluateResult:
         raise ConfigError(f"record: {cfg.model} has no {CARD} to put scores into; leave record=true out")
     subjects = load_subjects(str(cfg.model), cfg.runtime, cfg.precision, cfg.untrained)
 
-    results = {}
-    for name, task in tasks.items():
-        with profile.part("metrics", name):
-            results[name] = task.run(name, subjects, settings)
+    results: dict[str, TaskResult] = {}
+    try:
+        for name, task in tasks.items():
+            with profile.part("metrics", name):
+                results[name] = task.run(name, subjects, settings)
+    except BaseException:
+        if results:  # a fault in a later task must not cost what took minutes
+            write_results(out, subjects, results, settings)
+            print(f"{out / 'report.html'} holds what was finished: {', '.join(results)}", file=sys.stderr)
+        raise
 
     result = write_results(out, subjects, results, settings)
     if cfg.record:

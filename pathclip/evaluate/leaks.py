@@ -13,6 +13,7 @@ pictures, within 6 bits lay all that were compressed again as JPEG of quality 30
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,23 @@ def telling_hashes(encoded: Encoded) -> NDArray[np.bool_]:
     return telling
 
 
+def beyond_chance(leak: Leak, n_test: int, n_seen: int) -> bool:
+    """Whether test pictures were seen, or more of them nearly so than chance brings (a Poisson count).
+
+    Args:
+        leak: what was found.
+        n_test: pictures that were looked for, each in 8 flips and rotations.
+        n_seen: pictures they were looked for among.
+    """
+    return bool(leak.exact) or near_beyond_chance(leak, n_test, n_seen)
+
+
+def near_beyond_chance(leak: Leak, n_test: int, n_seen: int) -> bool:
+    """As `beyond_chance`, of near-duplicates alone."""
+    expected = n_test * 8 * n_seen * CHANCE
+    return (leak.near or 0) > expected + 3 * math.sqrt(expected)
+
+
 def leak_remarks(name: str, leak: Leak, seen: TrainingPictures | None = None) -> list[str]:
     """What a reader must be told about a model's leak, if anything.
 
@@ -153,22 +171,53 @@ def leak_remarks(name: str, leak: Leak, seen: TrainingPictures | None = None) ->
     return lines
 
 
-def split_leaks(train: Split, test: Split) -> tuple[Leak, list[str]]:
-    """Which test pictures of a task stand, as they are or nearly, in its own training rows; and remarks.
+def split_leaks(train: Split, test: Split, what: str = "training rows") -> tuple[Leak, list[str]]:
+    """Which test pictures of a task stand, as they are or nearly, in other rows of it; and remarks.
 
-    Colour baselines, probes and whatever else learns from those rows has seen them.
+    Colour baselines, probes and whatever else learns from those rows has seen them. Of near-duplicates no
+    more than chance brings nothing is said.
+
+    Args:
+        train: the rows that are learnt from.
+        test: those that are measured on.
+        what: the former are called.
     """
     seen = from_hashes(train.encoded.sha256, map(int, train.encoded.perceptual[:, 0]))
     test_sha256 = test.encoded.sha256
     leak = find_leak(seen, test_sha256, test.encoded.perceptual, telling_hashes(test.encoded))
+    if not beyond_chance(leak, len(test_sha256), len(seen)):
+        return leak, []
     found = [f"{leak.exact} as they are"] if leak.exact else []
     found += [f"{leak.near} nearly"] if leak.near else []
-    if not found:
-        return leak, []
     return leak, [
         f"LEAK: of the {len(test_sha256)} test pictures {' and '.join(found)} stand in the task's own "
-        "training rows; what learns from those rows has seen them."
+        f"{what}; what learns from those rows has seen them."
     ]
+
+
+def apart(split: Split, others: Sequence[Split]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows of a split must not be used beside others: bool [n] each.
+
+    Returns:
+        Those whose very bytes are in one of the others; those of which only the group is, where known.
+    """
+    known = {digest for other in others for digest in other.encoded.sha256}
+    groups = {group for other in others for group in other.images.groups if group}
+    same = np.array([digest in known for digest in split.encoded.sha256], bool)
+    of_group = np.array([group in groups for group in split.images.groups], bool) & ~same
+    return same, of_group
+
+
+def learnt_leaks(train: Split, test: Split) -> bool:
+    """Whether near-duplicates of test pictures are, beyond chance, in the rows that a measure learns from.
+
+    Those are the training rows without the test pictures themselves and without their groups.
+    """
+    kept = np.flatnonzero(~np.logical_or(*apart(train, [test])))
+    sha256 = [train.encoded.sha256[number] for number in kept]
+    seen = from_hashes(sha256, map(int, train.encoded.perceptual[kept, 0]))
+    leak = find_leak(seen, test.encoded.sha256, test.encoded.perceptual, telling_hashes(test.encoded))
+    return near_beyond_chance(leak, len(leak.mask), len(seen))
 
 
 def _among(values: NDArray[np.bytes_], known: NDArray[np.bytes_]) -> NDArray[np.bool_]:

@@ -7,6 +7,8 @@ Tibshirani 1993, chapter 8; Field and Welsh 2007, doi:10.1111/j.1467-9868.2007.0
 Drawing a group twice is giving it the weight 2. A statistic that is a function of sums over images needs
 only the sums per group, so a resample is one row of a matrix product and ten thousand take a moment.
 Two encoders compared on the same images get the same weights: the difference is paired by construction.
+A single group has nothing to be drawn from but itself: its interval would have no width, which is no
+certainty. So there is none, and its ends are NaN.
 The weights of one number of groups, number of resamples and seed are drawn once and kept for the next
 statistic, as long as they take no more than `_KEPT` bytes.
 """
@@ -25,6 +27,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Sums = Floats | Sequence[Floats]
 Statistic = Callable[..., Any]
+# Of one group every resample is the same.
+FEWEST_GROUPS = 2
 # Numbers drawn at once: 32 MB of int64.
 _AT_ONCE = 4_000_000
 # Bytes of one set of weights; of two at most: 10,000 resamples of 12,000 groups each.
@@ -35,7 +39,7 @@ _EXACT = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A point estimate and its 95 % bootstrap interval."""
+    """A point estimate and its 95 % bootstrap interval; NaN for the ends where there is none."""
 
     value: float
     low: float
@@ -126,7 +130,7 @@ def bootstrap(sums: Sums, statistic: Statistic, resamples: int, seed: int) -> In
 
     Returns:
         The statistic of all images, and the 2.5 % and 97.5 % quantiles over resamples, those for which
-        the statistic is not defined left out.
+        the statistic is not defined left out; NaN for both of fewer than `FEWEST_GROUPS`.
     """
     return bootstrap_many(sums, statistic, resamples, seed).interval()
 
@@ -150,7 +154,16 @@ def bootstrap_many(sums: Sums, statistic: Statistic, resamples: int, seed: int) 
         shaped = (p.astype(np.float64).reshape(-1, *s) for p, s in zip(products, shapes, strict=True))
         drawn.append(np.asarray(statistic(*shaped), np.float64))
     value = np.asarray(statistic(*(part.sum(axis=0)[None] for part in parts)), np.float64)[0]
-    return Resampled(value, np.concatenate(drawn))
+    return Resampled(value, of_groups(np.concatenate(drawn), n_groups))
+
+
+def of_groups(drawn: Floats, n_groups: int) -> Floats:
+    """Resampled values, all NaN if they come of too few groups to tell anything from: see the module.
+
+    >>> of_groups(np.array([0.5, 0.5]), 1).tolist()
+    [nan, nan]
+    """
+    return drawn if n_groups >= FEWEST_GROUPS else np.full_like(drawn, np.nan, dtype=np.float64)
 
 
 def bootstrap_mean(values: NDArray[Any], index: NDArray[np.int64], resamples: int, seed: int) -> Interval:
@@ -177,7 +190,7 @@ def bootstrap_median(
             cumulative = np.cumsum(rows[start : start + step, groups], axis=1)
             middle = np.argmax(cumulative >= cumulative[:, -1:] / 2, axis=1)
             drawn.append(ordered[middle])
-    low, high = quantiles(np.concatenate(drawn).astype(np.float64))
+    low, high = quantiles(of_groups(np.concatenate(drawn).astype(np.float64), int(index.max()) + 1))
     return Interval(float(ordered[(len(ordered) - 1) // 2]), low, high), resamples
 
 

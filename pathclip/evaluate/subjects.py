@@ -59,7 +59,8 @@ def load_subjects(
         runtime: 'onnx', 'torch', or 'auto': int8 by ONNX, fp32 by ONNX where the folder has it so, else
             by torch.
         precision: 'int8', 'fp32', or 'all' that the folder holds.
-        untrained: folder of the model before training, measured in fp32 where it has that.
+        untrained: folder of the model before training, measured in fp32 where it has that. Unless it lists
+            pictures that it was trained on, or its card names a training, it counts as having seen none.
 
     Returns:
         int8 before fp32, the untrained model last.
@@ -83,7 +84,9 @@ def _load(path: str, role: Role, runtime: str, precision: str) -> list[Subject]:
         return [_foreign(path, role, runtime, precision)]
     folder = open_model_folder(path, verify=False)
     precisions: Sequence[str] = [precision] if precision != "all" else _held(folder, runtime)
-    seen = seen_pictures(folder) if role == "model" else no_pictures()
+    seen = seen_pictures(folder)
+    if seen is None and role == "untrained" and not folder.card.get("training"):
+        seen = no_pictures()
     return [
         Subject(
             role,

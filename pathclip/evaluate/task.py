@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from pathclip.evaluate.datasets import LabelledImages
 from pathclip.evaluate.features.encode import Encoded
 from pathclip.evaluate.leaks import Leak, find_leak, leak_remarks, telling_hashes
+from pathclip.evaluate.marks import Marks
 from pathclip.evaluate.profile import Profile
 from pathclip.evaluate.reporting.report import Section, method_text, words
 from pathclip.evaluate.stats import Interval
 from pathclip.evaluate.subjects import Subject
 from pathclip.types import Score
+
+FEW_GROUPS = 10  # with fewer, the ends of an interval hang on single groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ class Measured:
         train: what may be learnt from; None if the task has no such rows.
         validation: what thresholds and the like may be fitted on; None if the task has no such rows.
         context: what every score of the task says: task, data hash, groups, prompts, code version ….
+        marks: what is held against its scores.
     """
 
     name: str
@@ -136,6 +140,7 @@ class Measured:
     train: Split | None
     validation: Split | None
     context: Mapping[str, Any]
+    marks: Marks = field(default_factory=Marks)
 
 
 class Measure(Protocol):
@@ -179,6 +184,19 @@ def leaks(subjects: Sequence[Subject], encoded: Encoded) -> tuple[dict[str, Leak
         if one.role == "model":
             remarks += leak_remarks(one.encoder.name, found[id(one.seen)], one.seen)
     return {one.key: found[id(one.seen)] for one in subjects}, remarks
+
+
+def few_groups(groups: int) -> list[str]:
+    """What a reader must be told of intervals over so few groups, if anything.
+
+    >>> few_groups(9)
+    ['9 groups only: the intervals say little.']
+    >>> few_groups(10)
+    []
+    """
+    if groups == 1:
+        return ["1 group only: there are no intervals."]
+    return [f"{groups} groups only: the intervals say little."] if groups < FEW_GROUPS else []
 
 
 def score(name: str, found: Interval, n: int, context: Mapping[str, Any]) -> Score:

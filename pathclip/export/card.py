@@ -6,13 +6,14 @@ Its sections answer those items of CONSORT-AI and TRIPOD+AI that apply to a rese
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from pathclip import __version__
 from pathclip.evaluate.reporting.headlines import by_task, headlines
-from pathclip.evaluate.reporting.paper_tables import caption, markdown, summary_table
+from pathclip.evaluate.reporting.paper_tables import caption, markdown, markdown_text, summary_table
 from pathclip.evaluate.reporting.provenance import package_versions
 from pathclip.export.gate import Gate, Line
 from pathclip.types import Score
@@ -150,11 +151,13 @@ def _evaluation(card: Mapping[str, Any], scores: Sequence[Score]) -> list[str]:
         lines += ["Measured before export, unless 'by' names int8.", "", markdown(summary_table(found)), ""]
         for task, own in by_task(scores).items():
             version = own[0].context.get("code_version") or NOT_RECORDED
-            lines.append(f"- {task}: {caption(own)} Code: pathclip {version}.")
+            lines.append(f"- {markdown_text(f'{task}: {caption(own)}')} Code: pathclip {version}.")
         lines.append("")
     else:
         rows = [
-            f"| {one.name} | {one.value:.3f} | {one.low:.3f}–{one.high:.3f} | {one.n} |" for one in scores
+            f"| {one.name} | {one.value:.3f} | "
+            f"{f'{one.low:.3f}–{one.high:.3f}' if math.isfinite(one.low) else '–'} | {one.n} |"
+            for one in scores
         ]
         lines += ["| score | value | 95 % interval | n |", "|---|---|---|---|", *rows, ""]
     return [*lines, f"- Calibration: {_calibration(card.get('calibration') or {})}.", ""]

@@ -170,8 +170,9 @@ def _of_transformers(path: Path) -> ForeignFolder:
     _refuse_code(file, config)
     towers: dict[str, dict[str, Any]] = {}
     for key in ("text_config", "vision_config"):
-        # Folders of 2022 have the values under a second name, which then counts.
-        found = config.get(f"{key}_dict") or config.get(key) or {}
+        # Folders of 2022 have the values under a second name, which then counts, an empty one too.
+        given = (config.get(f"{key}_dict"), config.get(key))
+        found: Any = next((values for values in given if values is not None), {})
         if not isinstance(found, dict):
             raise ModelFolderError(f"{file}: {key} is not an object")
         towers[key] = {name: found[name] for name in _KEYS if name in found}

@@ -40,7 +40,7 @@ def clip_preprocess(values: Mapping[str, Any], name: str) -> Preprocess:
     if not isinstance(factor, int | float) or not math.isclose(factor, 1 / 255, rel_tol=1e-6):
         raise ModelFolderError(f"{name}: rescale_factor={factor!r} cannot be expressed; it must be 1/255")
     resample = values.get("resample", 3)
-    if resample not in _INTERPOLATION:
+    if not isinstance(resample, int) or resample not in _INTERPOLATION:
         raise ModelFolderError(f"{name}: resample={resample!r} is neither 2 (bilinear) nor 3 (bicubic)")
     size, mode = _size(values, name)
     try:

@@ -130,6 +130,8 @@ def _sample(path: Path | str, key: str, parts: dict[str, bytes]) -> Sample:
         raise DataError(f"{path}: sample '{key}' needs an image and a .txt; it has {sorted(parts)}")
     try:
         meta = json.loads(parts["json"]) if "json" in parts else {}
+        if not isinstance(meta, dict):
+            raise ValueError("its JSON is not an object")
         return Sample(key, parts[suffix], parts["txt"].decode("utf-8"), meta)
     except ValueError as error:
         raise DataError(f"{path}: sample '{key}': {error}") from None

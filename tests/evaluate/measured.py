@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def split(
     encoded = Encoded(
         {key: {"plain": vectors, "randomised_colour": vectors * 0.5} for key in keys},
         {},
-        names,
+        tuple(hashlib.sha256(name.encode()).hexdigest() for name in names),
         np.zeros((len(truth), 8), np.uint64),
     )
     return Split(images, truth, stats.group_index(groups), encoded)

@@ -214,7 +214,10 @@ def pcam(root: Path, n: int = 8, meta: bool = True) -> Path:
 
 
 def digestpath(root: Path, cases: int = 4, side: int = 128) -> Path:
-    """Tissue with the left half marked, and tissue without, of each case; grey noise, no glass."""
+    """Tissue with the left half marked, and tissue without, of each case; grey noise, no glass.
+
+    The names are of the forms that the release has; see `DIGESTPATH_NAMES`.
+    """
     below = root / "Colonoscopy_tissue_segment_dataset"
     for number in range(cases):
         name = f"D20170{number}_2019-05-21 16_19_25-lv1-25891-11461-4462-4494"
@@ -225,6 +228,27 @@ def digestpath(root: Path, cases: int = 4, side: int = 128) -> Path:
         picture(
             below / "tissue-train-neg" / f"18-0992{number}_2019-05-08 00_06_24-lv1-1-2-3-4.jpg", number, side
         )
+    return root
+
+
+# Names of pictures by case, in the forms of the release: parts of one specimen have a letter or a number.
+DIGESTPATH_NAMES = {
+    "18-10829": ("18-10829A_2019-05-08 00_40_37-lv1-1-2-3-4", "18-10829B_2019-05-08 00_47_24-lv1-1-2-3-4"),
+    "2018_68099": ("2018_68099_1-1_2019-02-20 23_21_13-lv1-1-2-3-4", "2018_68099_1-2_2019-02-20-lv1-1-2-3-4"),
+    "2018_72876": ("2018_72876_1-1_2019-02-21 00_28_52-lv1-1-2-3-4",),
+    "2019_01246": ("2019_01246_1-1_2019-02-21 01_02_03-lv1-1-2-3-4",),
+    "1901940": ("1901940-1_2019-05-08 00_00_00-lv1-1-2-3-4", "1901940-2_2019-05-08 00_00_00-lv1-1-2-3-4"),
+    "D201710920": ("D201710920_2019-05-21 16_19_25-lv1-1-2-3-4",),
+}
+
+
+def digestpath_of_real_names(root: Path, side: int = 64) -> Path:
+    """Tissue without a mark, under every form of name."""
+    below = root / "Colonoscopy_tissue_segment_dataset"
+    (below / "tissue-train-pos-v1").mkdir(parents=True)
+    for names in DIGESTPATH_NAMES.values():
+        for number, name in enumerate(names):
+            picture(below / "tissue-train-neg" / f"{name}.jpg", number, side)
     return root
 
 

@@ -100,6 +100,14 @@ def test_a_limit_shortens_every_task(run):
     assert {score.n for score in result.scores if score.name == "balanced_accuracy"} == {8}
 
 
+def test_a_fault_in_a_later_task_keeps_what_earlier_ones_gave(run, tmp_path, capsys):
+    with pytest.raises(ConfigError, match="definitions"):
+        run("tasks.shards.definitions=[any]")
+    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert set(content["tasks"]) == {"patches_csv"} and content["scores"]
+    assert "report.html holds what was finished: patches_csv" in capsys.readouterr().err
+
+
 def test_recording_puts_the_scores_into_the_card_and_leaves_the_hash(run, tmp_path):
     own = write_tiny_model(tmp_path / "own")
     before = open_model_folder(own).hash

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,14 @@ from pathclip.evaluate import leaks as module
 from pathclip.evaluate.datasets import LabelledImages
 from pathclip.evaluate.evaluate import evaluate
 from pathclip.evaluate.features.encode import encode_pictures
-from pathclip.evaluate.leaks import find_leak, leak_remarks, seen_pictures, split_leaks, telling_hashes
+from pathclip.evaluate.leaks import (
+    find_leak,
+    leak_remarks,
+    learnt_leaks,
+    seen_pictures,
+    split_leaks,
+    telling_hashes,
+)
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Split, leaks
 from pathclip.launch import compose
@@ -171,6 +179,34 @@ def test_test_pictures_among_the_tasks_own_training_rows_are_told():
         "LEAK: of the 12 test pictures 1 as they are and 1 nearly stand in the task's own"
     )
     assert split_leaks(train_rows, split([*OTHERS, jpeg(blank(1))], "test"))[1] == []
+    (line,) = split_leaks(train_rows, split([SEEN[1]], "test"), "validation rows")[1]
+    assert "stand in the task's own validation rows;" in line
+
+
+def test_near_duplicates_in_the_training_rows_that_chance_may_have_brought_are_not_held_against_them(
+    monkeypatch,
+):
+    train_rows = split(SEEN, "train")
+    altered = jpeg(picture(2).rotate(90), 50)
+    test_rows = split([altered, *OTHERS], "test")
+    assert split_leaks(train_rows, test_rows)[1] and learnt_leaks(train_rows, test_rows)
+    # As if a thousand times as many pictures were compared: one that is near is to be expected.
+    monkeypatch.setattr(module, "CHANCE", 1e-3)
+    leak, lines = split_leaks(train_rows, test_rows)
+    assert (leak.exact, leak.near) == (0, 1) and lines == []
+    assert not learnt_leaks(train_rows, test_rows)
+    assert split_leaks(train_rows, split([SEEN[1], *OTHERS], "test"))[1]  # no chance brings the very bytes
+
+
+def test_what_measures_leave_out_of_the_training_rows_is_not_held_against_them():
+    train_rows = split([SEEN[1], *OTHERS[:3]], "train")
+    assert not learnt_leaks(train_rows, split([SEEN[1]], "test"))
+    altered = split([jpeg(picture(1).rotate(90), 50)], "test")
+    assert learnt_leaks(train_rows, altered)
+    grouped = replace(train_rows, images=replace(train_rows.images, groups=("g", "", "", "")))
+    same = replace(altered, images=replace(altered.images, groups=("g",)))
+    assert not learnt_leaks(grouped, same)
+    assert not learnt_leaks(split([SEEN[1]], "train"), split([SEEN[1]], "test"))  # nothing is left
 
 
 def with_pictures(folder: Path, seen: TrainingPictures, **card) -> Path:

@@ -168,3 +168,16 @@ def test_holm_multiplies_keeps_the_order_and_leaves_out_what_is_no_number():
     assert found[2:] == pytest.approx([0.04, 0.09, 0.9])
     assert stats.holm([0.6, 0.7]) == [1.0, 1.0]
     assert stats.holm([]) == []
+
+
+def test_of_a_single_group_there_is_no_interval():
+    """It would have no width, as if everything were certain."""
+    one_group, values = np.zeros(30, np.int64), np.arange(30) % 3 / 2
+    found = stats.bootstrap_mean(values, one_group, 50, 0)
+    assert found.value == pytest.approx(0.5) and np.isnan(found.low) and np.isnan(found.high)
+    median, _ = stats.bootstrap_median(values, one_group, 50, 0)
+    assert median.value == 0.5 and np.isnan(median.low) and np.isnan(median.high)
+    many = stats.bootstrap_many(np.array([[[3.0, 9.0], [6.0, 9.0]]]), stats.ratio, 50, 0)
+    assert np.isnan(many.difference((0,), (1,)).low)
+    two_groups = stats.bootstrap_mean(values, np.arange(30) // 29, 50, 0)
+    assert two_groups.low < two_groups.high

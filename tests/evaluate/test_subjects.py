@@ -12,10 +12,12 @@ from pathclip.errors import ConfigError, ModelFolderError
 from pathclip.evaluate.evaluate import evaluate
 from pathclip.evaluate.subjects import load_subjects
 from pathclip.launch import compose
+from pathclip.model_folder import TRAINING_PICTURES
 from pathclip.runtime.encoder import Encoder
+from pathclip.train.training_pictures import from_hashes
 from tests import tiny_shards
 from tests.model.foreign_models import pictures, write_open_clip, write_transformers
-from tests.tiny_model import ONNX_FILES, write_tiny_model
+from tests.tiny_model import ONNX_FILES, list_files_again, write_tiny_model
 
 FP32 = ("onnx/image_fp32.onnx", "onnx/text_fp32.onnx")
 
@@ -52,6 +54,27 @@ def test_what_a_foreign_model_was_trained_on_is_not_known_but_an_untrained_one_s
     model, untrained = load_subjects(str(saved["open_clip"]), untrained=str(saved["transformers"]))
     assert model.seen is None
     assert (untrained.role, len(untrained.seen)) == ("untrained", 0)
+
+
+def test_an_untrained_model_without_a_list_saw_nothing(saved):
+    untrained = load_subjects(str(saved["pathclip"]), untrained=str(saved["pathclip"]))[-1]
+    assert (untrained.role, len(untrained.seen)) == ("untrained", 0)
+
+
+def test_what_is_compared_with_saw_the_pictures_that_its_folder_lists(saved, tmp_path):
+    folder = shutil.copytree(saved["pathclip"], tmp_path / "before")
+    (folder / TRAINING_PICTURES).write_bytes(from_hashes(["00" * 32, "ff" * 32]).to_bytes())
+    list_files_again(folder)
+    untrained = load_subjects(str(saved["pathclip"]), untrained=str(folder))[-1]
+    assert (untrained.role, len(untrained.seen)) == ("untrained", 2)
+
+
+def test_what_is_compared_with_saw_the_shards_that_its_card_names(tmp_path, saved):
+    tiny_shards.write(tmp_path / "shards", n=4)
+    for shards, seen in ((tmp_path / "shards", 4), (tmp_path / "gone", None)):
+        before = write_tiny_model(tmp_path / "before", training={"shards": [str(shards)]})
+        found = load_subjects(str(saved["pathclip"]), untrained=str(before))[-1].seen
+        assert (found if found is None else len(found)) == seen
 
 
 def test_two_foreign_models_have_hashes_of_their_own(saved):

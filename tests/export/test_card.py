@@ -99,3 +99,8 @@ def test_a_failed_gate_stands_at_the_top():
     assert "| image cosine, mean | 0.5000 | 0.97 | 100 | FAILED |" in text and "failed" not in readme(
         FULL, PASSED
     )
+
+
+def test_a_score_without_interval_has_a_dash():
+    old = {**BARE, "scores": [{"name": "accuracy", "value": 0.9, "low": None, "high": None, "n": 3}]}
+    assert "| accuracy | 0.900 | – | 3 |" in readme(old, PASSED)

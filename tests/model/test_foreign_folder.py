@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import CLIPConfig
 
 from pathclip.errors import ModelFolderError
 from pathclip.model.foreign_folder import open_foreign_folder
@@ -119,6 +120,7 @@ def test_a_pickle_alone_is_refused_with_the_command_that_converts_it(kind, safe,
         ("transformers", "vision_config.hidden_size", 10**12, "more than any model has"),
         ("transformers", "vision_config.image_size", 64, "the tower takes"),
         ("transformers", "text_config", [1], "text_config is not an object"),
+        ("transformers", "text_config", 0, "text_config is not an object"),
     ],
 )
 def test_a_config_that_asks_for_code_or_says_nonsense_is_refused(kind, entry, value, match, copy):
@@ -136,6 +138,8 @@ def test_a_config_that_asks_for_code_or_says_nonsense_is_refused(kind, entry, va
         ("do_pad", True, "do_pad=True cannot be expressed"),
         ("rescale_factor", 1 / 127.5, "rescale_factor=.* it must be 1/255"),
         ("resample", 1, "resample=1 is neither 2"),
+        ("resample", [3], r"resample=\[3\] is neither 2"),
+        ("resample", {}, "resample={} is neither 2"),
         ("size", {"shortest_edge": 36}, "a shorter side of 36 with a cut of 32 x 32 cannot be expressed"),
         ("size", {"shortest_edge": 32, "longest_edge": 64}, "size=.* cannot be expressed"),
         ("do_center_crop", False, "a shorter side of 32 with no cut cannot be expressed"),
@@ -156,6 +160,22 @@ def test_sizes_as_single_numbers_are_read_as_transformers_reads_them(copy, saved
     change(folder / "preprocessor_config.json", "image_processor_type", None)
     change(folder / "preprocessor_config.json", "feature_extractor_type", "CLIPFeatureExtractor")
     assert open_foreign_folder(folder).preprocess == open_foreign_folder(saved["transformers"]).preprocess
+
+
+def test_values_under_the_second_name_count_even_if_there_are_none(copy):
+    folder = copy("transformers")
+    change(folder / "config.json", "text_config_dict", {})
+    found = open_foreign_folder(folder)
+    assert found.config["text_config"] == {} and found.text.context_length == 77
+    theirs = CLIPConfig(**json.loads((folder / "config.json").read_text())).text_config
+    ours = CLIPConfig(**found.config).text_config
+    assert (ours.hidden_size, ours.num_hidden_layers) == (theirs.hidden_size, theirs.num_hidden_layers)
+
+
+def test_a_second_name_without_values_does_not_count(copy, saved):
+    folder = copy("transformers")
+    change(folder / "config.json", "text_config_dict", None)
+    assert open_foreign_folder(folder).config == open_foreign_folder(saved["transformers"]).config
 
 
 def test_a_processor_config_does_for_a_preprocessor_config(copy, saved):

@@ -14,6 +14,7 @@ from pathclip.evaluate import stats
 from pathclip.evaluate.classification import zeroshot
 from pathclip.evaluate.classification.auroc import auroc, bootstrap_auroc, log_odds
 from pathclip.launch import compose
+from pathclip.runtime.calibration import softmax
 from pathclip.runtime.classify import fill
 
 CLASSES = {
@@ -125,7 +126,7 @@ def test_recall_of_each_class_is_that_of_scikit_learn(answered):
 
 def test_auroc_is_that_of_scikit_learn_on_the_probabilities(answered):
     truth, similar, _ = answered
-    shares = zeroshot.probabilities(similar, 20.0)
+    shares = softmax(similar, 20.0)
     expected = metrics.roc_auc_score(truth, shares, multi_class="ovr", average="macro")
     assert auroc(truth, log_odds(similar, 20.0)) == pytest.approx(expected, abs=WITHIN)
 

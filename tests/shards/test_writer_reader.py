@@ -1,5 +1,7 @@
 import errno
+import io
 import json
+import tarfile
 
 import pytest
 
@@ -89,6 +91,18 @@ def test_a_truncated_shard_is_named(tmp_path):
     shard = tmp_path / "000000.tar"
     shard.write_bytes(shard.read_bytes()[:3000])
     with pytest.raises(DataError, match=r"000000\.tar"):
+        list(read_samples(tmp_path))
+
+
+def test_a_sample_whose_json_is_no_object_is_named(tmp_path):
+    tiny_shards.write(tmp_path, n=1)
+    with tarfile.open(tmp_path / "000000.tar", "w") as tar:
+        picture = tiny_shards.samples(1)[0].image
+        for name, content in (("a.jpg", picture), ("a.json", b"[1]"), ("a.txt", b"t")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(DataError, match="sample 'a': its JSON is not an object"):
         list(read_samples(tmp_path))
 
 

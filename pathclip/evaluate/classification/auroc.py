@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pathclip.evaluate.stats import Resampled, drawn_counts
+from pathclip.evaluate.stats import Resampled, drawn_counts, of_groups
 
 Floats = NDArray[np.float64]
 # Pictures x classes x encoders x resamples that are worth the wait: about three seconds.
@@ -28,8 +29,8 @@ _BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """Pictures of a class and of the rest by their score.
+class Order:
+    """Pictures of a class and of the rest by their score; see `area`.
 
     Attributes:
         positive: numbers of the pictures of the class [p].
@@ -42,6 +43,14 @@ class _Order:
     negative: NDArray[np.int64]
     below: NDArray[np.int64]
     not_above: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, positive: NDArray[np.bool_], scores: NDArray[Any]) -> Order:
+        """Of pictures of the class, bool [n], by scores [n]."""
+        own, rest = np.flatnonzero(positive), np.flatnonzero(~positive)
+        rest = rest[np.argsort(scores[rest], kind="stable")]
+        below = np.searchsorted(scores[rest], scores[own], "left")
+        return cls(own, rest, below, np.searchsorted(scores[rest], scores[own], "right"))
 
 
 def log_odds(similarity: NDArray[np.float32], logit_scale: float) -> Floats:
@@ -69,7 +78,7 @@ def auroc(truth: NDArray[np.int64], scores: NDArray[np.floating]) -> float:
     0.75
     """
     ones = np.ones((len(truth), 1), np.float32)
-    return float(_macro([_area(order, ones) for order in _orders(truth, scores)])[0])
+    return float(_macro([area(order, ones) for order in _orders(truth, scores)])[0])
 
 
 def bootstrap_auroc(
@@ -99,31 +108,18 @@ def bootstrap_auroc(
     used = min(resamples, max(_FEWEST, _WORK // max(1, work)))
     drawn: list[Floats] = []
     done = 0
-    for rows in drawn_counts(int(groups.max(initial=-1)) + 1, resamples, seed, _AT_ONCE):
+    n_groups = int(groups.max(initial=-1)) + 1
+    for rows in drawn_counts(n_groups, resamples, seed, _AT_ONCE):
         if done >= used:
             break
         times = np.ascontiguousarray(rows[: used - done].T)[groups].astype(np.float32)
-        drawn.append(np.stack([_macro([_area(order, times) for order in of]) for of in orders], axis=1))
+        drawn.append(np.stack([_macro([area(order, times) for order in of]) for of in orders], axis=1))
         done += times.shape[1]
-    return Resampled(np.array([auroc(truth, one) for one in scores]), np.concatenate(drawn))
+    values = np.array([auroc(truth, one) for one in scores])
+    return Resampled(values, of_groups(np.concatenate(drawn), n_groups))
 
 
-def _orders(truth: NDArray[np.int64], scores: NDArray[np.floating]) -> list[_Order]:
-    """One for each class that has pictures and a rest."""
-    found = []
-    for number in range(scores.shape[1]):
-        positive, negative = np.flatnonzero(truth == number), np.flatnonzero(truth != number)
-        if not len(positive) or not len(negative):
-            continue
-        column = scores[:, number]
-        negative = negative[np.argsort(column[negative], kind="stable")]
-        below = np.searchsorted(column[negative], column[positive], "left")
-        not_above = np.searchsorted(column[negative], column[positive], "right")
-        found.append(_Order(positive, negative, below, not_above))
-    return found
-
-
-def _area(order: _Order, times: NDArray[np.float32]) -> Floats:
+def area(order: Order, times: NDArray[np.floating]) -> Floats:
     """Areas [b] of one class, where picture i counts times [n, b]; NaN where a side has no weight."""
     rest = _running_totals(times, order.negative)
     own = times[order.positive]
@@ -134,14 +130,24 @@ def _area(order: _Order, times: NDArray[np.float32]) -> Floats:
         return np.asarray(won / pairs)
 
 
-def _running_totals(times: NDArray[np.float32], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+def _orders(truth: NDArray[np.int64], scores: NDArray[np.floating]) -> list[Order]:
+    """One for each class that has pictures and a rest."""
+    examples = np.bincount(truth, minlength=scores.shape[1])
+    return [
+        Order.of(truth == number, scores[:, number])
+        for number in range(scores.shape[1])
+        if 0 < examples[number] < len(truth)
+    ]
+
+
+def _running_totals(times: NDArray[np.floating], chosen: NDArray[np.int64]) -> NDArray[np.floating]:
     """Sums of the first 0, 1, 2 … chosen rows, [at least 1 + len(chosen), b].
 
     Whole blocks of rows are added to one another, which is several times as fast as `np.cumsum` down the
     rows. float32 counts exactly up to 16 million: more than the pictures of a task.
     """
     blocks = -(-(len(chosen) + 1) // _BLOCK)
-    totals = np.zeros((blocks, _BLOCK, times.shape[1]), np.float32)
+    totals = np.zeros((blocks, _BLOCK, times.shape[1]), times.dtype)
     rows = totals.reshape(blocks * _BLOCK, -1)
     np.take(times, chosen, axis=0, out=rows[1 : len(chosen) + 1], mode="clip")
     for number in range(1, _BLOCK):

@@ -103,17 +103,18 @@ class MultiLabelFigures:
         ]
 
     def chance(self, about: Mapping[str, Any]) -> list[Score]:
-        """What a random order is expected to reach: AUROC 0.5, average precision the share of the class."""
-        shares, n = self.present.mean(axis=0), len(self.present)
+        """What a random order is expected to reach; see `ranking.chance_average_precision`."""
+        n = len(self.present)
+        expected = ranking.chance_average_precision(self.present.sum(axis=0), n)
         shared = {**self.context, **about}
         scores = [
-            score("mean_average_precision", exact(float(shares.mean())), n, shared),
+            score("mean_average_precision", exact(float(expected.mean())), n, shared),
             score("macro_auroc", exact(0.5), n, shared),
         ]
-        for key, share in zip(self.classes, shares, strict=True):
+        for key, value in zip(self.classes, expected, strict=True):
             scores += [
                 score("auroc", exact(0.5), n, {**shared, "class": key}),
-                score("average_precision", exact(float(share)), n, {**shared, "class": key}),
+                score("average_precision", exact(float(value)), n, {**shared, "class": key}),
             ]
         return scores
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathclip.errors import DataError
-from pathclip.evaluate import stats
 from pathclip.evaluate.classification import zeroshot
 from pathclip.evaluate.datasets import MultiLabelImages
 from pathclip.evaluate.features.encode import Encoded, encode_dataset
+from pathclip.evaluate.stats import group_index
 from pathclip.evaluate.subjects import Subject
-from pathclip.evaluate.task import Settings
+from pathclip.evaluate.task import Answers, Settings
+from pathclip.evaluate.validation_rows import apart_from_test, encoded_part
 from pathclip.runtime.classify import class_embeddings
 
 Floats = NDArray[np.float64]
@@ -69,7 +71,42 @@ def encoded_split(
 ) -> MultiLabelSplit:
     """Encodes the pictures with every subject in every variant."""
     found = encode_dataset(images, subjects, variants, settings, description)
-    return MultiLabelSplit(images, present, stats.group_index(images.groups), found)
+    return MultiLabelSplit(images, present, group_index(images.groups), found)
+
+
+def without_tested(
+    validation: MultiLabelSplit, test: MultiLabelSplit
+) -> tuple[MultiLabelSplit | None, list[str]]:
+    """Those validation rows that may be fitted on, None if there are none, and a remark on the others."""
+    kept, remarks = apart_from_test(validation, test)
+    if not len(kept):
+        return None, remarks
+    images, encoded = validation.images.take(kept.tolist()), encoded_part(validation.encoded, kept)
+    return MultiLabelSplit(images, validation.present[kept], group_index(images.groups), encoded), remarks
+
+
+def presence_answers(
+    test: MultiLabelSplit, decided: NDArray[np.bool_], classes: Sequence[str], about: Mapping[str, Any]
+) -> list[Answers]:
+    """What an encoder decided, a sheet for each class: is it there or not?
+
+    Args:
+        test: the pictures.
+        decided: bool [n, c].
+        classes: names.
+        about: of the answers; `class` is added.
+    """
+    words = np.array(["absent", "present"])
+    return [
+        Answers(
+            {**about, "class": name},
+            test.encoded.sha256,
+            test.images.groups,
+            tuple(words[test.present[:, number].astype(int)].tolist()),
+            tuple(words[decided[:, number].astype(int)].tolist()),
+        )
+        for number, name in enumerate(classes)
+    ]
 
 
 def presence_vectors(

@@ -31,12 +31,15 @@ def scores_section(
         + "</details>"
     )
     table = report.score_table([one for one in scores if "class" not in one.context])
+    fitted_on, of_colour = about["thresholds_fitted_on"], about["colour_thresholds_fitted_on"]
+    but = f"; of colour only, which learns from these rows, on: {of_colour}" if of_colour != fitted_on else ""
     html = report.marks_explained(scores) + report.paragraphs(remarks, "remark") + chart + table + details
     caption = (
         f"Mean average precision above, with 95 % bootstrap intervals over {about['groups']} groups of "
         f"{about['images']} pictures, {about['without_class']} of which show none of the classes. Chance is "
-        "the mean share of the classes. F1, exact match and Hamming loss (the share of wrong entries) are at "
-        f"thresholds fitted on: {about['thresholds_fitted_on']}."
+        "what a random order is expected to reach, a little more than the mean share of the classes; equal "
+        "scores for all pictures reach that share. F1, exact match and Hamming loss (the share of wrong "
+        f"entries) are at thresholds fitted on: {fitted_on}{but}."
     )
     return report.Section(f"{name}: multi-label classification", html, caption)
 
@@ -62,5 +65,8 @@ def classes_section(name: str, scores: Sequence[Score], about: Mapping[str, Any]
         ],
         plain=2,
     )
-    caption = "Each class against its absence. Average precision of a random order is the share of the class."
+    caption = (
+        "Each class against its absence. Average precision of a random order is a little above the share "
+        "of the class."
+    )
     return report.Section(f"{name}: each class", table, caption)

@@ -21,15 +21,26 @@ from pathclip.evaluate.classification.multilabel_inputs import (
     MultiLabelSplit,
     encoded_split,
     presence,
+    presence_answers,
     presence_vectors,
+    without_tested,
 )
 from pathclip.evaluate.classification.multilabel_sections import classes_section, scores_section
 from pathclip.evaluate.datasets import MultiLabelData
 from pathclip.evaluate.features.encode import VARIANTS, data_hash
-from pathclip.evaluate.marks import is_leaking
+from pathclip.evaluate.marks import is_leaking, is_of_leaking
 from pathclip.evaluate.reporting import report
 from pathclip.evaluate.subjects import Subject
-from pathclip.evaluate.task import Settings, TaskResult, compared, leaks, paired, subject_context
+from pathclip.evaluate.task import (
+    Answers,
+    Settings,
+    TaskResult,
+    compared,
+    few_groups,
+    leaks,
+    paired,
+    subject_context,
+)
 from pathclip.runtime.classify import TEMPLATES
 from pathclip.types import Score
 
@@ -44,12 +55,14 @@ class MultiLabel:
 
     A picture's score for a class is its cosine similarity to the class; where the class has wordings of
     absence, the similarity to those is taken off. Thresholds, one per class, are those of the highest F1 on
-    the validation rows, or on one half of the test groups for the other half.
+    the validation rows, or on one half of the test groups for the other half. Validation rows that are tested
+    on, or of a tested group, are left out.
 
     Attributes:
         dataset: pictures to test on, and those that thresholds are fitted on and colour only learns from.
         classes: class as the data calls it → its wordings.
-        templates: sentences with `{}` for the class; None takes those of `pathclip classify`.
+        templates: sentences with `{}` for the class; None takes `pathclip.runtime.classify.TEMPLATES`,
+            whatever templates the model's card names.
         negatives: class → wordings of its absence, 'tissue without tumour'; classes may be left out.
         variants: of 'plain' and 'randomised_colour'.
         licence: of the data.
@@ -88,9 +101,10 @@ class MultiLabel:
 
         with_what = subjects, self.variants, settings
         test = encoded_split(images, present, *with_what, f"{name}: test pictures")
-        fitting = None
+        fitting, shared = None, list[str]()
         if held_out and known is not None:
             fitting = encoded_split(held_out, known, *with_what, f"{name}: validation pictures")
+            fitting, shared = without_tested(fitting, test)
         labels = [",".join(sorted(row)) for row in images.labels]
         prompts = {"templates": templates, "classes": classes, "negatives": negatives}
         context = {
@@ -107,6 +121,7 @@ class MultiLabel:
 
         leaking, remarks = leaks(subjects, test.encoded)
         scores: list[Score] = []
+        answers: list[Answers] = []
         for variant in self.variants:
             ranked: dict[str, Ranked] = {}
             for one in subjects:
@@ -116,13 +131,16 @@ class MultiLabel:
                 before = _similarities(fitting, one, variant, vectors) if fitting else None
                 ranked[one.key] = figures.rank(values)
                 scores += figures.ranked_scores(ranked[one.key], about)
-                scores += _decided(figures, values, fitting, before, about)
+                decided, about = _decided(figures, values, fitting, before, about)
+                if decided is not None:
+                    scores += figures.decided_scores(decided, about)
+                    answers += presence_answers(test, decided, list(classes), {**context, **about})
             scores += _baselines(figures, test, fitting, variant)
             for first, second in paired(subjects):
                 about = {"variant": variant, **compared(first, second)}
                 scores += figures.difference(ranked[first.key], ranked[second.key], about)
         scores, solved = _marked(scores, {one.key for one in subjects if is_leaking(one, leaking[one.key])})
-        remarks += _remarks(self.note, test, fitting, list(classes)) + solved
+        remarks += shared + _remarks(self.note, test, fitting, list(classes)) + solved
         about = {
             "kind": METHOD,
             "licence": self.licence,
@@ -132,10 +150,11 @@ class MultiLabel:
             "per_class": dict(zip(classes, map(int, present.sum(axis=0)), strict=True)),
             "without_class": int((~present.any(axis=1)).sum()),
             "thresholds_fitted_on": VALIDATION if fitting else OTHER_HALF,
+            "colour_thresholds_fitted_on": OTHER_HALF,
             "prompts": prompts,
         }
         sections = (scores_section(name, scores, remarks, about), classes_section(name, scores, about))
-        return TaskResult(tuple(scores), sections, tuple(remarks), about)
+        return TaskResult(tuple(scores), sections, tuple(remarks), about, tuple(answers))
 
 
 def _similarities(
@@ -151,8 +170,8 @@ def _decided(
     fitting: MultiLabelSplit | None,
     before: Floats | None,
     about: Mapping[str, Any],
-) -> list[Score]:
-    """Figures at thresholds fitted on the validation rows in the same variant, or on the other half.
+) -> tuple[NDArray[np.bool_] | None, dict[str, Any]]:
+    """Decisions at thresholds fitted on the validation rows in the same variant, or on the other half.
 
     Args:
         figures: of the test pictures.
@@ -160,18 +179,15 @@ def _decided(
         fitting: the validation rows, if there are any.
         before: scores [m, c] of those; None takes halves of the test groups.
         about: entries of the scores' context.
+
+    Returns:
+        Bool [n, c], None if all test pictures are of one group; and `about` with the thresholds.
     """
     if fitting is None or before is None:
-        decided = figures.cross_decided(values)
-        about = {**about, "thresholds_fitted_on": OTHER_HALF}
-        return [] if decided is None else figures.decided_scores(decided, about)
+        return figures.cross_decided(values), {**about, "thresholds_fitted_on": OTHER_HALF}
     thresholds = multilabel.f1_thresholds(before, fitting.present)
-    about = {
-        **about,
-        "thresholds_fitted_on": VALIDATION,
-        "thresholds": dict(zip(figures.classes, map(float, thresholds), strict=True)),
-    }
-    return figures.decided_scores(values >= thresholds, about)
+    named = dict(zip(figures.classes, map(float, thresholds), strict=True))
+    return values >= thresholds, {**about, "thresholds_fitted_on": VALIDATION, "thresholds": named}
 
 
 def _baselines(
@@ -191,10 +207,14 @@ def _baselines(
         if fitting is None:
             about["cross_validated"] = True
         scores += figures.ranked_scores(figures.rank(found.scores), about)
-        scores += _decided(figures, found.scores, None, None, about)
+        decided, about = _decided(figures, found.scores, None, None, about)
+        scores += [] if decided is None else figures.decided_scores(decided, about)
     most = (fitting or test).present.mean(axis=0) > 0.5
     majority = np.broadcast_to(most, test.present.shape)
-    scores += figures.decided_scores(majority, {"variant": variant, "method": "majority"})
+    about = {"variant": variant, "method": "majority"}
+    if fitting is None:
+        about["learnt_from_test"] = True
+    scores += figures.decided_scores(majority, about)
     return scores + figures.chance({"variant": variant, "method": "chance"})
 
 
@@ -205,8 +225,8 @@ def _marked(scores: Sequence[Score], leaking: set[str]) -> tuple[list[Score], li
     solved, remarks = set(), []
     for one in means:
         variant = one.context["variant"]
-        reached = colours.get(variant, -np.inf)
-        if one.context.get("role") == "model" and reached >= one.low:
+        reached, least = colours.get(variant, -np.inf), one.low if np.isfinite(one.low) else one.value
+        if one.context.get("role") == "model" and reached >= least:
             solved.add((variant, one.context["by"]))
             remarks.append(
                 f"{report.words(variant).capitalize()}: {report.SOLVED_BY_COLOUR}. {one.context['by']} has a "
@@ -216,7 +236,7 @@ def _marked(scores: Sequence[Score], leaking: set[str]) -> tuple[list[Score], li
     found = []
     for one in scores:
         marks = []
-        if f"{one.context.get('role')} {one.context.get('precision')}" in leaking:
+        if is_of_leaking(one.context, leaking):
             marks.append(report.LEAK)
         if (one.context["variant"], one.context.get("by")) in solved:
             marks.append(report.SOLVED_BY_COLOUR)
@@ -230,15 +250,14 @@ def _remarks(
     remarks = [note.strip()] if note.strip() else []
     if not any(test.images.groups):
         remarks.append("Groups are not known: intervals treat every picture as independent; too narrow.")
+    remarks += few_groups(int(test.groups.max()) + 1)
     if fitting is None:
         return [
             *remarks,
             "No validation rows: thresholds are fitted on one half of the test groups for the other half, "
-            "and colour only is cross-validated over the groups.",
+            "and colour only is cross-validated over the groups. What the majority of pictures show is that "
+            "of the test rows themselves.",
         ]
-    shared = {*filter(None, test.images.groups)} & {*fitting.images.groups}
-    if shared:
-        remarks.append(f"Leaking split: {len(shared)} groups are in the validation and in the test rows.")
     for key, shown in zip(classes, fitting.present.sum(axis=0), strict=True):
         if not shown:
             remarks.append(f"No validation row shows '{key}', so it is never said to be there.")

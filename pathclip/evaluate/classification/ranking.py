@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathclip.evaluate import stats
+from pathclip.evaluate.classification.auroc import Order, area
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -57,9 +58,7 @@ class Ranking:
 
 
 def auroc(ranking: Ranking, positive: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Area under the ROC curve: the chance that a positive picture is ranked above a negative one, ties half.
-
-    Hanley and McNeil 1982, doi:10.1148/radiology.143.1.7063747.
+    """Area under the ROC curve of a ranking; see `pathclip.evaluate.classification.auroc`.
 
     Args:
         ranking: of the scores.
@@ -73,25 +72,15 @@ def auroc(ranking: Ranking, positive: NDArray[np.bool_], weights: Floats) -> Flo
     >>> auroc(Ranking.of(scores), positive, np.ones((4, 1))).tolist()
     [0.875]
     """
-    kind = positive[ranking.order]
-    places, others = np.flatnonzero(kind), np.flatnonzero(~kind)
-    # Weight of the negatives above each positive, and of those above or beside it.
-    run = np.searchsorted(ranking.ends, places)
-    starts = np.append(0, ranking.ends[:-1] + 1)
-    above = np.zeros((len(others) + 1, weights.shape[1]))
-    np.cumsum(weights[others], axis=0, out=above[1:])
-    first = np.searchsorted(others, starts[run])
-    last = np.searchsorted(others, ranking.ends[run], "right")
-    own = weights[places]
-    lost = np.einsum("ib,ib->b", own, above[first])
-    tied = lost if np.array_equal(first, last) else np.einsum("ib,ib->b", own, above[last])
-    return 1 - _divide((lost + tied) / 2, own.sum(axis=0) * above[-1])
+    runs = np.searchsorted(ranking.ends, np.arange(len(ranking.order)))
+    return area(Order.of(positive[ranking.order], -runs), weights)
 
 
 def average_precision(ranking: Ranking, positive: NDArray[np.bool_], weights: Floats) -> Floats:
     """Mean of the precision at each positive picture, without interpolation, as scikit-learn defines it.
 
-    Args and result as in `auroc`. A random order has about the share of positives.
+    Args and result as in `auroc`. Scores that are all the same have the share of positives; what a random
+    order has is `chance_average_precision`.
 
     >>> average_precision(Ranking.of(np.array([3, 2, 1])), np.array([True, False, True]), np.ones((3, 1)))
     array([0.83333333])
@@ -100,6 +89,25 @@ def average_precision(ranking: Ranking, positive: NDArray[np.bool_], weights: Fl
     precision = _divide(found, ranking.running(weights))
     gained = np.diff(found, axis=0, prepend=0.0)
     return _divide(np.einsum("rb,rb->b", gained, np.nan_to_num(precision)), found[-1])
+
+
+def chance_average_precision(positives: Any, n: int) -> Any:
+    """What `average_precision` of a random order is expected to be: more than the share of positives.
+
+    Place r holds a positive with probability p / n, and then each of the r - 1 before it with (p - 1) /
+    (n - 1). The expected precision there, summed over places and divided by p, is H / n + (p - 1) (n - H) /
+    (n (n - 1)) with H = 1 + 1/2 + … + 1/n (Bestgen 2015, Prague Bulletin of Mathematical Linguistics 103,
+    states the same baseline).
+
+    Args:
+        positives: how many of the pictures are, at least 1; any shape.
+        n: pictures.
+
+    >>> round(float(chance_average_precision(1, 2)), 3)
+    0.75
+    """
+    harmonic = float((1 / np.arange(1, n + 1)).sum())
+    return harmonic / n + (np.asarray(positives) - 1) * (n - harmonic) / (n * max(n - 1, 1))
 
 
 def accuracy_at(
@@ -160,13 +168,14 @@ def resampled(
     used = min(resamples, max(_LEAST, _IN_ALL // max(1, len(in_order))))
     drawn: list[Floats] = []
     done = 0
-    for counts in stats.drawn_counts(int(groups.max(initial=-1)) + 1, resamples, seed, _AT_ONCE):
+    n_groups = int(groups.max(initial=-1)) + 1
+    for counts in stats.drawn_counts(n_groups, resamples, seed, _AT_ONCE):
         if done >= used:
             break
         weights = np.ascontiguousarray(counts[: used - done].T)[in_order].astype(np.float64)
         drawn.append(np.asarray(statistic(weights)))
         done += weights.shape[1]
-    return stats.Resampled(value, np.concatenate(drawn))
+    return stats.Resampled(value, stats.of_groups(np.concatenate(drawn), n_groups))
 
 
 def mean(parts: Sequence[stats.Resampled]) -> stats.Resampled:

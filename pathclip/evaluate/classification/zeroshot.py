@@ -95,13 +95,6 @@ def predict(similarity: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.argmax(similarity, axis=1)
 
 
-def probabilities(similarity: NDArray[np.float32], logit_scale: float) -> NDArray[np.float64]:
-    """Softmax of logit_scale x similarity over the classes: [n, c], rows sum to 1."""
-    logits = logit_scale * similarity.astype(np.float64)
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
-
-
 def grouped_confusion(
     truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int, groups: NDArray[np.int64]
 ) -> NDArray[np.float64]:

@@ -121,10 +121,17 @@ class Figures:
 
     def _recalls(self, counted: stats.Resampled, number: int, about: Mapping[str, Any]) -> list[Score]:
         examples = np.bincount(self.truth, minlength=len(self.classes))
+
+        def recall(column: int) -> stats.Interval:
+            found = counted.interval(number, len(zeroshot.METRICS) + column)
+            # All the pictures of a class in one group: no draw of groups changes its recall.
+            few = len(np.unique(self.groups[self.truth == column])) < stats.FEWEST_GROUPS
+            return stats.Interval(found.value, np.nan, np.nan) if few else found
+
         return [
             score(
                 RECALL,
-                counted.interval(number, len(zeroshot.METRICS) + column),
+                recall(column),
                 int(examples[column]),
                 {**self.context, **about, "class": name},
             )

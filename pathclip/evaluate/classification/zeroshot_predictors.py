@@ -15,6 +15,7 @@ from pathclip.evaluate.classification.zeroshot_inputs import prompt_vectors
 from pathclip.evaluate.features import colour
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Answers, Measured, subject_context
+from pathclip.runtime.calibration import softmax
 
 # More alike than this, two classes are one text to the encoder: float32 tells nothing closer apart.
 _SAME = 1 - 1e-6
@@ -69,13 +70,16 @@ def encoder_predictors(
             said = zeroshot.predict(similar)
             found.append(Predictor(key, context, said, log_odds(similar, subject.encoder.logit_scale)))
             if about["method"] == "zero_shot":
-                shares = zeroshot.probabilities(similar, subject.encoder.logit_scale)
+                shares = softmax(similar, subject.encoder.logit_scale)
                 answers.append(_answers(measured, context, said, shares.max(axis=1)))
     return found, answers
 
 
 def baseline_predictors(measured: Measured, variant: str) -> list[Predictor]:
-    """Colour only and the majority class in one variant; without training rows the former cross-validated."""
+    """Colour only and the majority class in one variant.
+
+    Without training rows the former is cross-validated, and the latter is that of the test rows themselves.
+    """
     test, train, classes = measured.test, measured.train, len(measured.classes)
     rows, seed = test.encoded.colours[variant], measured.settings.seed
     about: dict[str, Any] = {"variant": variant, "method": "colour_only"}
@@ -95,7 +99,10 @@ def baseline_predictors(measured: Measured, variant: str) -> list[Predictor]:
         found.append(Predictor("colour only", about, answers.classes))
     constant = np.zeros((len(test.truth), classes))
     said = np.full(len(test.truth), most, np.int64)
-    found.append(Predictor("majority", {"variant": variant, "method": "majority"}, said, constant))
+    about = {"variant": variant, "method": "majority"}
+    if train is None:
+        about["learnt_from_test"] = True
+    found.append(Predictor("majority", about, said, constant))
     return found
 
 

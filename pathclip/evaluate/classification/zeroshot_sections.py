@@ -14,6 +14,7 @@ from pathclip.evaluate.reporting import report
 from pathclip.evaluate.reporting.confusion_pictures import confusion_with_pictures, wrong_examples
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Measured, headline
+from pathclip.runtime.calibration import softmax
 from pathclip.types import Score
 
 
@@ -96,4 +97,4 @@ def _shares(measured: Measured, shown: Subject, variant: str) -> NDArray[np.floa
     """Probabilities [n, classes] of one encoder, all prompts averaged."""
     embeddings = measured.test.encoded.embeddings[shown.key][variant]
     similar = zeroshot.similarities(embeddings, measured.vectors[shown.key])
-    return zeroshot.probabilities(similar, shown.encoder.logit_scale)
+    return softmax(similar, shown.encoder.logit_scale)

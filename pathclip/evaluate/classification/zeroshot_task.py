@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pathclip.evaluate.classification.zeroshot_figures import Comparison, Figures, Predictor
@@ -21,12 +21,21 @@ from pathclip.evaluate.classification.zeroshot_sections import (
 )
 from pathclip.evaluate.datasets import LabelledData
 from pathclip.evaluate.features.encode import VARIANTS
-from pathclip.evaluate.leaks import split_leaks
+from pathclip.evaluate.leaks import learnt_leaks, split_leaks
 from pathclip.evaluate.marks import colour_remarks, is_leaking, marks_of
 from pathclip.evaluate.profile import measured as timed
 from pathclip.evaluate.reporting.report import SOLVED_BY_COLOUR
 from pathclip.evaluate.subjects import Subject
-from pathclip.evaluate.task import Answers, Measured, Settings, TaskResult, compared, leaks, paired
+from pathclip.evaluate.task import (
+    Answers,
+    Measured,
+    Settings,
+    TaskResult,
+    compared,
+    few_groups,
+    leaks,
+    paired,
+)
 from pathclip.runtime.classify import TEMPLATES
 
 __all__ = ["SOLVED_BY_COLOUR", "ZeroShot", "class_numbers"]
@@ -40,8 +49,9 @@ class ZeroShot:
         dataset: pictures to test on, those that the colour-only baseline and further measures learn from,
             and those that further measures are fitted on.
         classes: class as the data calls it → its wordings; None takes the data's own names as wordings.
-        templates: sentences with `{}` for the class; None takes those of `pathclip classify`. The first,
-            with the first wording of each class, is measured alone too, as most figures are published.
+        templates: sentences with `{}` for the class; None takes `pathclip.runtime.classify.TEMPLATES`,
+            whatever templates the model's card names. The first, with the first wording of each class, is
+            measured alone too, as most figures are published.
         variants: of 'plain' and 'randomised_colour'.
         without_example: what to do with a class that no picture to test on has: 'refuse' to go on, or
             'leave_out' the class, with a remark; fewer classes are easier to tell apart.
@@ -71,6 +81,7 @@ class ZeroShot:
         with timed(settings.profile, "leak check"):
             leaking, remarks = leaks(subjects, test.encoded)
             own = split_leaks(train, test)[1] if train else []
+            learnt = learnt_leaks(train, test) if train else False
         shared = _shared_groups(measured)
         remarks += own + _remarks(measured, self.note, shared) + indistinct_classes(measured)
         if left_out:
@@ -88,10 +99,10 @@ class ZeroShot:
             predictors += baseline_predictors(measured, variant)
         with timed(settings.profile, "metrics and their intervals"):
             scores = figures.scores(predictors, _comparisons(subjects, self.variants))
-        marks = marks_of(
-            scores, {one.key: is_leaking(one, leaking[one.key]) for one in subjects}, bool(own or shared)
-        )
+        held = {one.key: is_leaking(one, leaking[one.key]) for one in subjects}
+        marks = marks_of(scores, held, bool(own or shared), learnt)
         scores = marks.put(scores)
+        measured = replace(measured, marks=marks)
         remarks += colour_remarks(scores, marks)
 
         about: dict[str, Any] = {
@@ -161,8 +172,12 @@ def _remarks(measured: Measured, note: str, shared: set[str]) -> list[str]:
     remarks = [note.strip()] if note.strip() else []
     if not any(measured.test.images.groups):
         remarks.append("Groups are not known: intervals treat every picture as independent; too narrow.")
+    remarks += few_groups(measured.context["groups"])
     if measured.train is None:
-        remarks.append("No training rows: colour only is cross-validated over the groups of the test rows.")
+        remarks.append(
+            "No training rows: colour only is cross-validated over the groups of the test rows, and the "
+            "majority class is that of the test rows themselves."
+        )
     elif shared:
         remarks.append(f"Leaking split: {len(shared)} groups are in the training and in the test rows.")
     return remarks

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 NAME = "answers.parquet"
 SCHEMA_VERSION = 1
-MOST_ROWS = 50_000_000
+MOST_ROWS = 5_000_000
+MOST_BYTES = 1 << 30  # of all columns, decompressed
+_WORDS = ("item", "group", "truth", "answer")
 _VERSION, _ABOUT = b"pathclip_answers_version", b"pathclip_answers_about"
 
 
@@ -90,13 +92,26 @@ def read_answers(path: str | Path) -> list[Answers]:
                     f"{SCHEMA_VERSION}; run `pathclip evaluate` again"
                 )
             if file.metadata.num_rows > MOST_ROWS:
-                raise DataError(f"{path}: {file.metadata.num_rows} rows, more than {MOST_ROWS}; refused")
+                raise DataError(
+                    f"{path}: {file.metadata.num_rows} rows, more than {MOST_ROWS}; refused. Measure fewer "
+                    "tasks or encoders in one run"
+                )
+            if not file.schema_arrow.equals(_schema(pa)):
+                raise DataError(f"{path}: its columns are not those of answers")
+            groups = range(file.metadata.num_row_groups)
+            size = sum(file.metadata.row_group(number).total_byte_size for number in groups)
+            if size > MOST_BYTES:
+                raise DataError(f"{path}: {size >> 20} MiB of answers, more than {MOST_BYTES >> 20}; refused")
             about = json.loads(metadata[_ABOUT])
-            table = file.read()
-        if not table.schema.equals(_schema(pa)):
-            raise DataError(f"{path}: its columns are not those of answers")
-        return _split(table, about)
-    except (pa.ArrowException, OSError, KeyError, IndexError, ValueError, TypeError) as error:
+            if not isinstance(about, list) or not all(isinstance(one, dict) for one in about):
+                raise DataError(f"{path}: its metadata do not say whose answers these are")
+        # A text that many rows share is held once: a small file may repeat a long one a million times.
+        with pq.ParquetFile(path, read_dictionary=list(_WORDS)) as file:
+            return _split(file.read(), about)
+    except (
+        *(pa.ArrowException, OSError, KeyError, IndexError, ValueError, TypeError),
+        RecursionError,  # of JSON nested without end
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a file of answers, or damaged ({reason})") from None
 
@@ -127,8 +142,8 @@ def _split(table: pa.Table, about: list[dict[str, Any]]) -> list[Answers]:
         found.append(
             Answers(
                 entry,
-                tuple(rows.column("item").to_pylist()),
-                tuple(rows.column("group").to_pylist()),
+                _texts(rows.column("item")),
+                _texts(rows.column("group")),
                 _words(rows, "truth"),
                 _words(rows, "answer"),
                 _numbers(rows, "sure"),
@@ -140,7 +155,16 @@ def _split(table: pa.Table, about: list[dict[str, Any]]) -> list[Answers]:
 
 def _words(rows: pa.Table, name: str) -> tuple[str, ...] | None:
     column = rows.column(name)
-    return None if column.null_count else tuple(column.to_pylist())
+    return None if column.null_count else _texts(column)
+
+
+def _texts(column: Any) -> tuple[str, ...]:
+    """The texts of a dictionary column without null, equal ones of a chunk as one object."""
+    found: list[str] = []
+    for chunk in column.chunks:
+        words = chunk.dictionary.to_pylist()
+        found += [words[number] for number in chunk.indices.to_pylist()]
+    return tuple(found)
 
 
 def _numbers(rows: pa.Table, name: str) -> Any:

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, repeat
 from typing import Any
 
 import numpy as np
@@ -166,27 +166,25 @@ def shared(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int, int]]:
     """Positions of the pictures that both measured with the same truth.
 
-    A picture that stands in the data twice is matched twice, in order.
+    A picture that stands in the data twice is matched twice, with each truth in order.
 
     Returns:
         Positions in the first and in the second, int64 [n] each; and how many are left out: in the first
         alone, in the second alone, in both with another truth.
     """
-    theirs = {key: position for position, key in enumerate(_numbered(second.items))}
-    mine, matched, differing = [], [], 0
-    for position, key in enumerate(_numbered(first.items)):
-        other = theirs.get(key)
+    named = first.truth is not None and second.truth is not None
+    keys = [_numbered(one.items, one.truth if named else None) for one in (first, second)]
+    theirs = {key: position for position, key in enumerate(keys[1])}
+    mine, matched = [], []
+    unmatched: Counter[str] = Counter()
+    for position, key in enumerate(keys[0]):
+        other = theirs.pop(key, None)
         if other is None:
-            continue
-        if (
-            first.truth is not None
-            and second.truth is not None
-            and first.truth[position] != second.truth[other]
-        ):
-            differing += 1
-            continue
-        mine.append(position)
-        matched.append(other)
+            unmatched[key[0]] += 1
+        else:
+            mine.append(position)
+            matched.append(other)
+    differing = (unmatched & Counter(item for item, _, _ in theirs)).total()
     both = len(mine) + differing
     left_out = len(first.items) - both, len(second.items) - both, differing
     return np.array(mine, np.int64), np.array(matched, np.int64), left_out
@@ -204,11 +202,12 @@ def mean_recall(sums: NDArray[Any]) -> Any:
         return recall.sum(axis=-1) / (examples > 0).sum(axis=-1)
 
 
-def _numbered(items: Sequence[str]) -> Iterator[tuple[str, int]]:
-    seen: Counter[str] = Counter()
-    for item in items:
-        yield item, seen[item]
-        seen[item] += 1
+def _numbered(items: Sequence[str], truth: Sequence[str] | None) -> Iterator[tuple[str, str, int]]:
+    """Each picture with its truth, if that is asked for, and how often the two came before."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for key in zip(items, truth or repeat(""), strict=False):
+        yield *key, seen[key]
+        seen[key] += 1
 
 
 def _groups(
@@ -241,7 +240,7 @@ def _hits(hit: NDArray[np.bool_], groups: NDArray[np.int64]) -> NDArray[np.float
 
 def _is_the_same_untrained(what: Measurement, first: Side, second: Side) -> bool:
     """Whether both sides show one untrained model for reference: no difference is to be looked for."""
-    hashes = {side.contexts[what].get("model_hash") for side in (first, second)}
+    hashes = {str(side.contexts[what].get("model_hash")) for side in (first, second)}
     return what.role == "untrained" and len(hashes) == 1
 
 

@@ -14,13 +14,16 @@ def obstacle(what: Measurement, first: Side, second: Side) -> str:
     """Why the figures of two sides cannot be compared; '' if they can."""
     one, other = first.contexts[what], second.contexts[what]
     both = f"{first.label} and {second.label}"
+    ranked = [side.answers[what].rank is not None for side in (first, second)]
+    if ranked[0] != ranked[1]:
+        return f"{what.task}: of {both} one keeps ranks and the other classes; not compared."
     classes = [_classes(context) for context in (one, other)]
     if classes[0] and classes[1] and set(classes[0]) != set(classes[1]):
         return (
             f"{what.task}: {both} tell different classes apart ({len(classes[0])} and {len(classes[1])}), "
             "so their figures answer different questions; not compared."
         )
-    if first.answers[what].rank is not None and one.get("data_hash") != other.get("data_hash"):
+    if ranked[0] and one.get("data_hash") != other.get("data_hash"):
         return (
             f"{what.task}: {both} searched different pairs (data {_short(one)} and {_short(other)}); a rank "
             "depends on all that is searched, so they are not compared."
@@ -91,7 +94,8 @@ def no_picture_in_common(what: Measurement, first: Side, second: Side) -> str:
 
 def _classes(context: Mapping[str, Any]) -> Sequence[str]:
     prompts = context.get("prompts")
-    return list(prompts.get("classes") or ()) if isinstance(prompts, Mapping) else []
+    classes = prompts.get("classes") if isinstance(prompts, Mapping) else None
+    return [str(one) for one in classes] if isinstance(classes, Mapping | list) else []
 
 
 def _short(context: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from pathclip import atomic
 from pathclip.evaluate.comparison.compare import SIGNIFICANT, Comparison, Row
 from pathclip.evaluate.reporting import report
-from pathclip.evaluate.reporting.paper_tables import Table, latex, markdown
+from pathclip.evaluate.reporting.paper_tables import Table, latex, markdown, markdown_text
 from pathclip.evaluate.reporting.plots import difference_chart
 from pathclip.evaluate.stats import Interval
 
@@ -28,10 +28,10 @@ def write_comparison(folder: str | Path, found: Comparison) -> list[Path]:
     out = Path(folder)
     title = f"Comparison of {', '.join(found.sides)}"
     tables = [table(found, pair) for pair in _pairs(found)]
-    lines = [f"# {title}", "", *(f"- {line}" for line in sides_text(found)), ""]
+    lines = [f"# {markdown_text(title)}", "", *(f"- {markdown_text(line)}" for line in sides_text(found)), ""]
     for one in tables:
         lines += [markdown(one), ""]
-    lines += [f"- {remark}" for remark in found.remarks]
+    lines += [f"- {markdown_text(remark)}" for remark in found.remarks]
     report.write_report(out / "compare.html", title, _sections(found), "  ".join(sides_text(found)))
     atomic.write_json(out / "compare.json", as_json(found))
     atomic.write_text(out / "compare.md", "\n".join(lines).rstrip() + "\n")
@@ -198,6 +198,8 @@ def _interval_text(value: Interval, sign: bool = False) -> str:
     if not math.isfinite(value.value):
         return "n/a"
     plus = "+" if sign else ""
+    if not math.isfinite(value.low):
+        return f"{value.value:{plus}.3f}"
     return f"{value.value:{plus}.3f} [{value.low:{plus}.3f}, {value.high:{plus}.3f}]"
 
 

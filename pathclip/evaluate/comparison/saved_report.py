@@ -55,7 +55,7 @@ def open_report(path: str | Path) -> SavedReport:
         raise DataError(f"{file}: larger than {MOST_BYTES >> 20} MiB, refused")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
         raise DataError(f"{file}: not valid JSON ({error})") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
@@ -66,11 +66,34 @@ def open_report(path: str | Path) -> SavedReport:
     for key, kind in (("models", list), ("scores", list), ("tasks", dict), ("settings", dict)):
         if not isinstance(content.get(key), kind):
             raise DataError(f"{file}: it has no '{key}', so it is not a report of `pathclip evaluate`")
+    _check(file, content)
+    kept = file.with_name(answers.NAME)
+    found = answers.read_answers(kept)
+    for one in found:
+        if one.rank is None and (one.truth is None or one.answer is None):
+            task = one.about.get("task")
+            raise DataError(f"{kept}: task {task}: neither ranks nor classes with their answers; damaged")
     return SavedReport(
-        file.parent,
-        content["models"],
-        content["scores"],
-        content["tasks"],
-        content["settings"],
-        answers.read_answers(file.with_name(answers.NAME)),
+        file.parent, content["models"], content["scores"], content["tasks"], content["settings"], found
     )
+
+
+def _check(file: Path, content: Mapping[str, Any]) -> None:
+    """What is inside the lists, as far as a comparison relies on it.
+
+    Raises:
+        DataError: names the entry.
+    """
+    entries = [(f"models[{number}]", one) for number, one in enumerate(content["models"])]
+    entries += [(f"tasks.{name}", one) for name, one in content["tasks"].items()]
+    for number, one in enumerate(content["scores"]):
+        entries.append((f"scores[{number}]", one))
+        context = one.get("context") if isinstance(one, dict) else {}
+        entries.append((f"scores[{number}].context", context))
+        if isinstance(context, dict) and not isinstance(context.get("marks") or [], list):
+            raise DataError(f"{file}: scores[{number}].context.marks is no list, so the file is damaged")
+    for where, one in entries:
+        if not isinstance(one, dict):
+            raise DataError(
+                f"{file}: {where} has not the entries that `pathclip evaluate` writes, so it is damaged"
+            )

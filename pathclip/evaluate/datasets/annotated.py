@@ -11,13 +11,15 @@ from pathclip.errors import DataError
 from pathclip.evaluate.datasets.files import Form, Picture, hold_back, labelled_data
 from pathclip.evaluate.datasets.labelled import LabelledData
 from pathclip.evaluate.datasets.parts import TEST, TRAIN, VALIDATION
-from pathclip.evaluate.datasets.tables import lines, need_columns
+from pathclip.evaluate.datasets.tables import cell, lines, need_columns
 
 MHIST = ("HP", "SSA")
 MHIST_VOTES = 7
 SICAP = ("NC", "G3", "G4", "G5")
-# An Excel file is a zip of XML: SICAPv2's largest has 9,000 rows and 1 MB unpacked.
+# An Excel file is a zip of XML: SICAPv2's largest has 9,000 rows and 1 MB unpacked. Cells between those that
+# are in it are filled in, so one far out asks for all memory.
 _MAX_UNPACKED = 64 * 1024 * 1024
+_MAX_ROWS, _MAX_COLUMNS = 50_000, 64
 
 _VOTES = "Number of Annotators who Selected SSA (Out of 7)"
 _MHIST_FORM = Form(
@@ -102,10 +104,10 @@ def sicap(folder: str, fold: int | None = 1, cribriform: bool = False) -> Labell
     for part, file in tables.items():
         for row, values in _sheet(_SICAP_FORM.file(file), columns, _SICAP_FORM):
             label = _sicap_label(values, f"{file}, row {row}")
-            path = _SICAP_FORM.file(root / "images" / str(values["image_name"]))
+            path = _SICAP_FORM.file(root / "images" / cell(values["image_name"]))
             slide = path.name.partition("_Block")[0]
-            if patients and slide not in patients:
-                raise _SICAP_FORM.wrong(root / "wsi_labels.xlsx", f"no row for the slide {slide}")
+            if patients and not patients.get(slide):
+                raise _SICAP_FORM.wrong(root / "wsi_labels.xlsx", f"no patient for the slide {slide}")
             pictures.append(Picture(path, label, patients.get(slide, slide), part))
     return labelled_data(pictures, tables[TEST])
 
@@ -122,7 +124,7 @@ def _patients(file: Path) -> dict[str, str]:
     if not file.exists():
         return {}
     rows = _sheet(file, ["slide_id", "patient_id"], _SICAP_FORM)
-    return {str(values["slide_id"]): str(values["patient_id"]) for _, values in rows}
+    return {cell(values["slide_id"]): cell(values["patient_id"]).strip() for _, values in rows}
 
 
 def _sheet(file: Path, columns: Sequence[str], form: Form) -> list[tuple[int, dict[str, Any]]]:
@@ -138,20 +140,24 @@ def _sheet(file: Path, columns: Sequence[str], form: Form) -> list[tuple[int, di
             raise form.wrong(file, f"{unpacked >> 20} MiB unpacked, refused")
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         try:
-            rows = [list(cells) for cells in book.worksheets[0].iter_rows(values_only=True)]
+            sheet = book.worksheets[0]
+            bounded = sheet.iter_rows(max_row=_MAX_ROWS + 1, max_col=_MAX_COLUMNS, values_only=True)
+            rows = list(bounded)
         finally:
             book.close()
     except DataError:
         raise
     except Exception as error:  # zip, XML and openpyxl itself each raise their own on broken bytes
         raise form.wrong(file, f"not an Excel file that can be read ({error})") from None
-    header = [str(cell) for cell in rows[0]] if rows else []
+    if len(rows) > _MAX_ROWS:
+        raise form.wrong(file, f"more than {_MAX_ROWS} rows, refused")
+    header = [cell(name) for name in rows[0]] if rows else []
     for column in columns:
         if column not in header:
-            raise form.wrong(file, f"there is no column '{column}'")
+            raise form.wrong(file, f"there is no column '{column}' among the first {_MAX_COLUMNS}")
     places = {column: header.index(column) for column in columns}
     return [
         (number, {column: cells[place] if place < len(cells) else None for column, place in places.items()})
         for number, cells in enumerate(rows[1:], 2)
-        if any(cell is not None for cell in cells)
+        if any(value is not None for value in cells)
     ]

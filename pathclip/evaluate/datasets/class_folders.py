@@ -36,6 +36,11 @@ BACH_SIZE = 400
 # them so that no identified patient is on both sides.
 EVA_TEST = ((41, 59), (60, 90), (139, 169), (240, 258), (260, 273), (345, 368))
 
+# Names of splits, and not of classes.
+_SPLIT = re.compile(
+    r"(train(ing)?|val(id(ation)?)?|dev(elopment)?|test(ing)?)([ _-]?(set|data|images|split))?", re.IGNORECASE
+)
+
 _KATHER_FORM = Form(
     "A set of Kather et al.",
     f"one folder of TIFF files for each of {', '.join(KATHER)}",
@@ -76,8 +81,8 @@ def folders(
         validation_fraction: of the groups to learn from that are kept for validation, chosen by hash.
 
     Raises:
-        DataError: no such folder, a folder that is neither of the three, a class without picture, a name
-            without a group.
+        DataError: no such folder, a folder that is neither of the three, folders of splits of which none is
+            named by `test`, a class without picture, a name without a group.
         ConfigError: `group` is no regular expression.
     """
     check_fraction("test_fraction", test_fraction)
@@ -86,6 +91,13 @@ def folders(
     pattern = _pattern(group)
     form.folder(root)
     if not (root / test).is_dir():
+        for path in subfolders(root):
+            if _SPLIT.fullmatch(path.name) or path.name in (train, validation):
+                raise form.wrong(
+                    path,
+                    f"the name of a split and not of a class, but there is no folder '{test}' to test on; "
+                    "name what is there by test, train and validation",
+                )
         found = _classes(root, TEST, pattern, form)
         return labelled_data(split_pictures(found, root, test_fraction, validation_fraction), root)
     if test_fraction is not None:

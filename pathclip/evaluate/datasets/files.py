@@ -15,7 +15,7 @@ from PIL import Image
 from pathclip.errors import DataError
 from pathclip.evaluate.datasets.labelled import Contents, LabelledData, LabelledImages
 from pathclip.evaluate.datasets.parts import TEST, TRAIN, VALIDATION, parts_by_hash, with_validation
-from pathclip.evaluate.datasets.tables import lines, need_columns
+from pathclip.evaluate.datasets.tables import cell, lines, need_columns
 from pathclip.runtime.images import MAX_BYTES, SUFFIXES
 
 
@@ -60,9 +60,7 @@ class Form:
         Raises:
             DataError: it is not.
         """
-        if not path.is_dir():
-            raise self.wrong(path, "a file, not a folder" if path.exists() else "no such folder")
-        return path
+        return self._there(path, Path.is_dir, "a file, not a folder", "no such folder")
 
     def file(self, path: Path) -> Path:
         """The path, if it is a file.
@@ -70,9 +68,7 @@ class Form:
         Raises:
             DataError: it is not.
         """
-        if not path.is_file():
-            raise self.wrong(path, "a folder, not a file" if path.exists() else "no such file")
-        return path
+        return self._there(path, Path.is_file, "a folder, not a file", "no such file")
 
     def beside(self, root: Path, choices: Iterable[str], holds: Callable[[Path], bool]) -> Path:
         """The first of the folders below root that holds what is looked for.
@@ -87,6 +83,15 @@ class Form:
             if (root / choice).is_dir() and holds(root / choice):
                 return root / choice
         raise self.wrong(root, "none of the expected files is in it")
+
+    def _there(self, path: Path, is_kind: Callable[[Path], bool], other: str, missing: str) -> Path:
+        try:
+            if is_kind(path):
+                return path
+            what = other if path.exists() else missing
+        except OSError as error:  # a name longer than the system takes, a folder that is closed
+            what = f"cannot be read ({error.strerror})"
+        raise self.wrong(path, what)
 
 
 def find_pictures(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
@@ -134,7 +139,7 @@ def read_groups(file: Path, names: str, groups: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for line, values in lines(file):
         need_columns(file, line, values, [names, groups])
-        name, group = Path(str(values[names] or "").strip()).stem, str(values[groups] or "").strip()
+        name, group = Path(cell(values[names]).strip()).stem, cell(values[groups]).strip()
         if not name or not group:
             raise DataError(f"{file}, line {line}: '{names}' or '{groups}' is empty")
         if found.setdefault(name, group) != group:

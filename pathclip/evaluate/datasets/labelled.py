@@ -33,14 +33,15 @@ class LabelledImages:
         """At most `limit` pictures, the classes in turn, so that a small number still has every class."""
         if limit is None or limit >= len(self):
             return self
-        return self._take(_in_turn(self.labels, limit))
+        return self.take(_in_turn(self.labels, limit))
 
     def of_classes(self, classes: Iterable[str]) -> LabelledImages:
         """Those of the given classes."""
         wanted = set(classes)
-        return self._take([number for number, label in enumerate(self.labels) if label in wanted])
+        return self.take([number for number, label in enumerate(self.labels) if label in wanted])
 
-    def _take(self, kept: list[int]) -> LabelledImages:
+    def take(self, kept: Sequence[int]) -> LabelledImages:
+        """Those with the given ascending numbers."""
         return replace(
             self,
             paths=tuple(self.paths[i] for i in kept),
@@ -82,7 +83,10 @@ class MultiLabelImages:
         """At most `limit` pictures, the sets of classes in turn."""
         if limit is None or limit >= len(self):
             return self
-        kept = _in_turn([",".join(sorted(label)) for label in self.labels], limit)
+        return self.take(_in_turn([",".join(sorted(label)) for label in self.labels], limit))
+
+    def take(self, kept: Sequence[int]) -> MultiLabelImages:
+        """Those with the given ascending numbers."""
         return replace(
             self,
             paths=tuple(self.paths[i] for i in kept),

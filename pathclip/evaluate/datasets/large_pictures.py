@@ -23,6 +23,9 @@ from pathclip.runtime.images import open_image
 
 POSITIVE, NEGATIVE = "tissue-train-pos-v1", "tissue-train-neg"
 LEVELS = (2, 4, 8, 16, 32)
+# A case at the start of a name: 2018_68099 of 2018_68099_1-1_…, 18-10829 of 18-10829A_… and of 18-10829B_…,
+# 1901940 of 1901940-1_…, D201710920 of D201710920_….
+CASE = r"^(?:20\d\d_\d+|\d\d-\d+|[^_-]+)"
 # Of a picture of 170 million pixels 0.5 GB are held.
 _MAX_PIXELS = 170_000_000
 # Brighter than this in all three colours is glass; a mask brighter than this is tumour, since it is a JPEG.
@@ -76,7 +79,7 @@ def digestpath(
     tissue: float = 0.5,
     tumour: float = 0.5,
     most: int | None = None,
-    case: str = r"^[^_]+",
+    case: str = CASE,
     test_fraction: float | None = 0.3,
     validation_fraction: float | None = None,
 ) -> LabelledData:
@@ -97,7 +100,7 @@ def digestpath(
         tissue: see `Cut`.
         tumour: see `Cut`; PLIP's code cuts with 0.5, but its loader names a folder cut with 0.3.
         most: see `Cut`.
-        case: regular expression of the case at the start of a file's name.
+        case: regular expression of the case at the start of a file's name; see `CASE`.
         test_fraction: of the cases to test on; None tests on all.
         validation_fraction: of the cases to learn from that are kept for validation.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from pathclip.errors import DataError
 from pathclip.evaluate.datasets.files import Form, bitmap
 from pathclip.evaluate.datasets.labelled import LabelledData, LabelledImages
 from pathclip.evaluate.datasets.parts import TEST, TRAIN, VALIDATION
-from pathclip.evaluate.datasets.tables import lines, need_columns
-from pathclip.runtime.images import MAX_PIXELS
+from pathclip.evaluate.datasets.tables import cell, lines, need_columns
 
 PCAM = ("normal", "tumor")
 
 # Pictures that are read at once.
 _RUN = 64
+# A file of a kilobyte can promise any shape, and reading it would ask for all memory: PCam has 262,144
+# pictures of 96 x 96 pixels to learn from.
+_MOST, _MOST_PIXELS = 4_000_000, 512 * 512
 _FORM = Form(
     "PCam",
     "camelyonpatch_level_2_split_{test,valid,train}_{x,y}.h5, unpacked, with the datasets x and y, and "
@@ -55,12 +58,14 @@ def pcam(
 def _pcam(root: Path, split: str, part: str, most: int | None) -> LabelledImages:
     x, y = (_pcam_file(root, f"{split}_{name}") for name in ("x", "y"))
     shape, _ = _h5(x, "x", slice(0))
-    size, values = _h5(y, "y", slice(None))
-    if len(shape) != 4 or shape[3] != 3 or shape[1] * shape[2] > MAX_PIXELS:
+    if len(shape) != 4 or shape[3] != 3 or shape[1] * shape[2] > _MOST_PIXELS:
         raise _FORM.wrong(x, f"x has the shape {shape}, not [n, 96, 96, 3]")
-    labels = values.reshape(-1)
-    if len(labels) != shape[0]:
+    if shape[0] > _MOST:
+        raise _FORM.wrong(x, f"{shape[0]} pictures, but at most {_MOST} are read")
+    size, _ = _h5(y, "y", slice(0))
+    if prod(size) != shape[0]:
         raise _FORM.wrong(y, f"y has the shape {size}, but there are {shape[0]} pictures")
+    labels = _h5(y, "y", slice(None))[1].reshape(-1)
     if unknown := {*labels.tolist()} - {0, 1}:
         raise _FORM.wrong(y, f"label {sorted(unknown)[0]} is neither 0 nor 1")
     groups = _pcam_slides(root / f"camelyonpatch_level_2_split_{split}_meta.csv", len(labels))
@@ -95,7 +100,7 @@ def _pcam_slides(file: Path, n: int) -> list[str]:
     slides = []
     for line, values in lines(file):
         need_columns(file, line, values, ["wsi"])
-        slides.append(str(values["wsi"] or "").strip())
+        slides.append(cell(values["wsi"]).strip())
     if len(slides) != n:
         raise _FORM.wrong(file, f"{len(slides)} rows for {n} pictures")
     return slides

@@ -18,7 +18,7 @@ from pathclip.evaluate.datasets.parts import (
     parts_by_hash,
     with_validation,
 )
-from pathclip.evaluate.datasets.tables import lines, need_columns
+from pathclip.evaluate.datasets.tables import cell, lines, need_columns
 
 
 def table(
@@ -65,15 +65,14 @@ def table(
         need_columns(file, line, values, [image, label, *filter(None, (group, split)), *(where or {})])
         if not all(matches(values[column], wanted) for column, wanted in (where or {}).items()):
             continue
-        given = str(values[image] or "")
+        given = cell(values[image])
         picture = Picture(
             folder / given,
-            str(values[label] or "").strip(),
-            str(values[group] or "").strip() if group else "",
-            str(values[split] or "").strip() if split else "",
+            cell(values[label]).strip(),
+            cell(values[group]).strip() if group else "",
+            cell(values[split]).strip() if split else "",
         )
-        if not picture.path.is_file():
-            raise DataError(f"{file}, line {line}: there is no picture {picture.path}")
+        _check_picture(picture.path, file, line)
         if not picture.label:
             raise DataError(f"{file}, line {line}: the column '{label}' is empty")
         pictures.append(picture)
@@ -98,6 +97,15 @@ def matches(value: Any, wanted: Any) -> bool:
     """Whether a cell has the wanted value, or one of several."""
     several = isinstance(wanted, Sequence) and not isinstance(wanted, str)
     return str(value) in ([str(one) for one in wanted] if several else [str(wanted)])
+
+
+def _check_picture(path: Path, file: Path, line: int) -> None:
+    try:
+        there = path.is_file()
+    except OSError as error:  # a name longer than the system takes, a folder that is closed
+        raise DataError(f"{file}, line {line}: {path} cannot be read ({error.strerror})") from None
+    if not there:
+        raise DataError(f"{file}, line {line}: there is no picture {path}")
 
 
 def _name(path: Path, folder: Path, given: str) -> str:

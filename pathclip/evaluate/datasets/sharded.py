@@ -8,6 +8,7 @@ from typing import Any
 from pathclip.errors import DataError
 from pathclip.evaluate.datasets.labelled import Contents, LabelledData, LabelledImages, TextPairs
 from pathclip.evaluate.datasets.rows import matches
+from pathclip.evaluate.datasets.tables import cell
 from pathclip.shards.reader import read_samples
 from pathclip.shards.writer import Sample
 
@@ -48,7 +49,7 @@ def shards(folder: str, limit: int | None = None) -> TextPairs:
     for sample in read_samples(folder, limit):
         paths.append(f"{folder}: {sample.key}")
         texts.append(sample.text)
-        groups.append(str(sample.meta.get("group") or ""))
+        groups.append(cell(sample.meta.get("group")))
     if not paths:
         raise DataError(f"{folder}: no pairs in these shards")
     return TextPairs(
@@ -59,11 +60,12 @@ def shards(folder: str, limit: int | None = None) -> TextPairs:
 def _from_shards(folder: str, split: str, label: str, where: Mapping[str, Any] | None) -> LabelledImages:
     kept, paths, labels, groups = [], [], [], []
     for number, sample in enumerate(read_samples(folder)):
-        if sample.meta.get(label) and _wanted(sample, where):
+        named = cell(sample.meta.get(label))
+        if named and _wanted(sample, where):
             kept.append(number)
             paths.append(f"{folder}: {sample.key}")
-            labels.append(str(sample.meta[label]))
-            groups.append(str(sample.meta.get("group") or ""))
+            labels.append(named)
+            groups.append(cell(sample.meta.get("group")))
     if not kept:
         raise DataError(f"{folder}: no sample has the entry '{label}', so there is nothing to classify")
     return LabelledImages(tuple(paths), tuple(labels), tuple(groups), split, _shard_contents(folder, kept))

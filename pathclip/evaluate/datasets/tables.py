@@ -13,14 +13,14 @@ from pathclip.errors import DataError
 
 
 def lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows of a CSV or JSONL file with their line numbers.
+    """Rows of a CSV or JSONL file with their line numbers; see `cell` for what is in them.
 
     A CSV is read strictly: an unclosed quote would swallow the rows after it, and a figure would be
     measured on fewer pictures without a word.
 
     Raises:
-        DataError: no such file, or malformed, or a row with more or fewer cells than the header; names file
-            and line.
+        DataError: no such file, or malformed, or a column that stands twice in the header, or a row with more
+            or fewer cells than that; names file and line.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
@@ -30,8 +30,10 @@ def lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                         yield line, _json_object(file, line, text)
                 return
             reader = csv.DictReader(stream, strict=True)
+            header = reader.fieldnames or []  # which reads it
+            _check_header(file, reader.line_num, header)
             for values in reader:
-                _check_cells(file, reader.line_num, values, reader.fieldnames or [])
+                _check_cells(file, reader.line_num, values, header)
                 yield reader.line_num, values
     except FileNotFoundError:
         raise DataError(
@@ -45,6 +47,27 @@ def lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     except csv.Error as error:
         # The reader stands at the last good row; a quote that is never closed ends far below its line.
         raise DataError(f"{file}, line {reader.line_num + 1}: not valid CSV ({error})") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def cell(value: Any) -> str:
+    """A value of a row, or of a sample's JSON, as text: '' only where there is none.
+
+    The number 0 and false are values like any other: a class, a slide.
+
+    >>> cell(0), cell("g1"), cell(None)
+    ('0', 'g1', '')
+    """
+    return "" if value is None else str(value)
+
+
+def _check_header(file: Path, line: int, header: Sequence[str]) -> None:
+    seen = set()
+    for name in filter(None, header):
+        if name in seen:
+            raise DataError(f"{file}, line {line}: the column '{name}' stands twice; name each once")
+        seen.add(name)
 
 
 def _check_cells(file: Path, line: int, values: Mapping[Any, Any], header: Sequence[str]) -> None:
@@ -59,6 +82,8 @@ def _json_object(file: Path, line: int, text: str) -> Mapping[str, Any]:
         values = json.loads(text)
     except ValueError as error:
         raise DataError(f"{file}, line {line}: not valid JSON ({error})") from None
+    except RecursionError:
+        raise DataError(f"{file}, line {line}: nested too deeply, refused") from None
     if not isinstance(values, dict):
         raise DataError(f"{file}, line {line}: not a JSON object")
     return values

@@ -211,11 +211,6 @@ def majority_class(labels: NDArray[np.int64], classes: int) -> int:
     return int(np.argmax(np.bincount(labels, minlength=classes)))
 
 
-def chance(classes: int) -> float:
-    """Balanced accuracy, and expected accuracy, of a uniform guess: 1 / classes."""
-    return math.nan if classes < 1 else 1 / classes
-
-
 def _answers(
     name: str,
     train: NDArray[np.float64],

@@ -134,7 +134,8 @@ def encode_pictures(
         profile: takes the time of each step.
 
     Raises:
-        DataError: a picture cannot be decoded, or a model gives NaN for it; names the picture.
+        DataError: a picture cannot be decoded, or a model gives NaN for it, or there are no longer as many as
+            names; names the picture.
         ConfigError: an unknown variant, or none.
     """
     for variant in variants or [""]:
@@ -228,7 +229,7 @@ class _Pass:
 
     def _pictures(self) -> Iterator[Picture]:
         """Reads and hashes pictures, and says what the cache does not know of each. Runs in one thread."""
-        source = zip(self._names, self._contents(range(len(self._names))), strict=True)
+        source = _paired(self._names, self._contents)
         start = 0
         while True:
             with measured(self._profile, "reading and hashing"):
@@ -290,6 +291,18 @@ class _Pass:
         self._vectors[subject.key, variant].put(numbers, found)
         with measured(self._profile, "feature cache"):
             self.keep(all_of_it=False)
+
+
+def _paired(names: Sequence[str], contents: Contents) -> Iterator[tuple[str, bytes]]:
+    found = iter(contents(range(len(names))))
+    for number, name in enumerate(names):
+        content = next(found, None)
+        if content is None:
+            raise DataError(
+                f"{name}: is no longer there; {number} of {len(names)} pictures could be read. Were the "
+                "shards or files written again during this run? Start it again"
+            )
+        yield name, content
 
 
 def _check(subject: Subject, variant: str, vectors: NDArray[np.float32], names: Sequence[str]) -> None:

@@ -117,6 +117,10 @@ class Shelf:
     """Rows of one key by the SHA-256 of the pictures' bytes; made by `FeatureCache.shelf`.
 
     Several threads may use one.
+
+    Attributes:
+        witness: digest and row [1, width] that every pack written from now on holds too, so that what is left
+            of a trimmed shelf still tells what it was filled by.
     """
 
     def __init__(self, cache: FeatureCache, key: str, width: int, dtype: str) -> None:
@@ -124,6 +128,7 @@ class Shelf:
             raise ValueError(f"dtype {dtype!r} is none of {DTYPES}")
         self._cache, self._key, self._width, self._dtype = cache, key, width, dtype
         self._folder = cache.folder / hashlib.sha256(key.encode()).hexdigest()[:32]
+        self.witness: tuple[str, NDArray[Any]] | None = None
         self._packs: dict[str, Pack] = {}
         self._passed_over: set[str] = set()
         self._lock = threading.Lock()
@@ -131,6 +136,11 @@ class Shelf:
             self._refresh()
             if cache.writes:
                 self._merge()
+
+    @property
+    def empty(self) -> bool:
+        """Whether it holds no row."""
+        return not self._packs
 
     def get(self, digests: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         """Looks pictures up.
@@ -188,9 +198,19 @@ class Shelf:
                 there |= pack.find(names)[0]
             first = np.sort(first[~there])  # in the order they will be asked for
             if len(first):
-                path = write_pack(self._folder, self._key, _binary(digests)[first], rows[first])
-                self._open(path)
+                kept, values = self._with_witness(_binary(digests)[first], rows[first])
+                self._open(write_pack(self._folder, self._key, kept, values))
                 self._cache.trim()
+
+    def _with_witness(
+        self, digests: NDArray[np.bytes_], rows: NDArray[Any]
+    ) -> tuple[NDArray[np.bytes_], NDArray[Any]]:
+        if self.witness is None:
+            return digests, rows
+        own, row = _binary([self.witness[0]]), self.witness[1]
+        if (digests == own).any():
+            return digests, rows
+        return np.concatenate([own, digests]), np.concatenate([row, rows])
 
     def _refresh(self) -> None:
         """Opens packs that are new and forgets those that are gone."""

@@ -1,7 +1,8 @@
 """The shelves of a pass: what features of pictures depend on beside the pictures' bytes.
 
-Everything that changes a number is in a key: the weights' hash, precision and runtime with its version, the
-preprocess, the variant with the seed of its colours, what decodes, and the source of the code that computes.
+Everything that changes a number is in a key: the weights' hash, precision, runtime and the versions of its
+libraries, the preprocess, the variant with the seed of its colours, what decodes, and the source of the code
+that computes.
 A model whose weights have no hash is not cached at all.
 """
 
@@ -19,14 +20,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pathclip.evaluate.features import colour, hues, pictures
 from pathclip.evaluate.features.feature_cache import FeatureCache, Shelf
 from pathclip.evaluate.subjects import Subject
+from pathclip.runtime import encoder as runtime_encoder
+from pathclip.runtime import images, preprocess
 
 COLOUR_FEATURES, HASHES = 54, 8
-LIBRARIES = {"onnx": "onnxruntime", "torch": "torch", "openvino": "openvino"}
-PICTURES = ("pathclip.runtime.images", "pathclip.evaluate.features.colour", "pathclip.evaluate.features.hues")
+LIBRARIES = {
+    "onnx": ("onnxruntime",),
+    "torch": ("torch", "open_clip_torch", "timm", "transformers"),
+    "openvino": ("openvino",),
+}
+# Modules by name, as `_source` takes them: the first of every kind of features, the others of a runtime.
+PICTURES = tuple(one.__name__ for one in (images, colour, hues, pictures))
+MODELS = {"torch": ("pathclip.model.towers", "pathclip.model.modules")}
 TRIAL = "0" * 64  # stands for the test picture: no file has this SHA-256
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 
 
 def embeddings_shelf(cache: FeatureCache, subject: Subject, variant: str, seed: int) -> Shelf | None:
@@ -43,9 +53,15 @@ def embeddings_shelf(cache: FeatureCache, subject: Subject, variant: str, seed: 
         "model": subject.model_hash,
         "precision": encoder.precision,
         "runtime": encoder.runtime,
-        "library": _version(LIBRARIES.get(encoder.runtime, "")),
+        "libraries": [_version(one) for one in LIBRARIES.get(encoder.runtime, ())],
         "preprocess": asdict(encoder.preprocess),
-        "code": _source(type(encoder).__module__, "pathclip.runtime.preprocess", *PICTURES),
+        "code": _source(
+            type(encoder).__module__,
+            preprocess.__name__,
+            runtime_encoder.__name__,  # which normalises
+            *MODELS.get(encoder.runtime, ()),
+            *PICTURES,
+        ),
         **_picture_key(variant, seed),
     }
     shelf = cache.shelf(key, encoder.dim)
@@ -60,7 +76,7 @@ def colours_shelf(cache: FeatureCache, variant: str, seed: int) -> Shelf:
 
 def hashes_shelf(cache: FeatureCache) -> Shelf:
     """Where perceptual hashes lie."""
-    code = _source("pathclip.runtime.images", "pathclip.curate.images")
+    code = _source(images.__name__, pictures.__name__, "pathclip.curate.images")
     return cache.shelf({"what": "perceptual hashes", "code": code, **_picture_key("plain", 0)}, HASHES, "<u8")
 
 
@@ -79,12 +95,18 @@ def _answers_as_before(cache: FeatureCache, shelf: Shelf, subject: Subject) -> b
         return False
     found, before = shelf.get([TRIAL])
     if not found[0]:
+        if not shelf.empty:
+            cache.say(f"cache {cache.folder}: what filled it for {subject.title} is not known; not used")
+            return False
         shelf.add([TRIAL], answer)
-        return True
-    if np.abs(before - answer).max() <= TOLERANCE:
-        return True
-    cache.say(f"cache {cache.folder}: {subject.title} answers otherwise than when it was filled; not used")
-    return False
+        before = answer
+    if np.abs(before - answer).max() > TOLERANCE:
+        cache.say(
+            f"cache {cache.folder}: {subject.title} answers otherwise than when it was filled; not used"
+        )
+        return False
+    shelf.witness = TRIAL, before
+    return True
 
 
 @cache
@@ -92,7 +114,7 @@ def _decoders() -> dict[str, str | None]:
     import PIL
     from PIL import features
 
-    libraries = ("jpg", "webp", "libtiff", "zlib")
+    libraries = ("jpg", "libjpeg_turbo", "webp", "libtiff", "zlib")
     found: dict[str, str | None] = {name: features.version(name) for name in libraries}
     return {"pillow": PIL.__version__, **found}
 
@@ -100,7 +122,7 @@ def _decoders() -> dict[str, str | None]:
 @cache
 def _version(package: str) -> str:
     try:
-        return f"{package} {importlib.metadata.version(package)}" if package else ""
+        return f"{package} {importlib.metadata.version(package)}"
     except importlib.metadata.PackageNotFoundError:
         return package
 

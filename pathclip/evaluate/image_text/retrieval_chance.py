@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pathclip.evaluate.classification import ranking
 from pathclip.evaluate.image_text.retrieval import Relevance
 
 
@@ -25,8 +26,7 @@ def chance_recall(k: int, relevant: Relevance, pool: int | None = None) -> float
     >>> chance_recall(1, Relevance("exact_pair", np.arange(4), np.arange(4)), pool=2)
     0.5
     """
-    missed = chance_missed(relevant, pool)
-    return float(1 - missed[min(k, len(missed) - 1)])
+    return recall_of(chance_missed(relevant, pool), k)
 
 
 def chance_median_rank(relevant: Relevance, pool: int | None = None) -> float:
@@ -39,28 +39,33 @@ def chance_median_rank(relevant: Relevance, pool: int | None = None) -> float:
     >>> chance_median_rank(Relevance("exact_pair", np.arange(9), np.arange(9)))
     5.0
     """
-    return float(np.argmax(chance_missed(relevant, pool) <= 0.5 + 1e-12))
+    return median_rank_of(chance_missed(relevant, pool))
+
+
+def recall_of(missed: NDArray[np.float64], k: int) -> float:
+    """`chance_recall` from what `chance_missed` gives: for several figures, which then share the work."""
+    return float(1 - missed[min(k, len(missed) - 1)])
+
+
+def median_rank_of(missed: NDArray[np.float64]) -> float:
+    """`chance_median_rank` from what `chance_missed` gives."""
+    return float(np.argmax(missed <= 0.5 + 1e-12))
 
 
 def chance_average_precision(relevant: Relevance, pool: int | None = None) -> float:
     """Expected mAP of a random order.
 
-    With p of M items relevant, place r holds a relevant item with probability p / M, and then each of the
-    r - 1 before it with (p - 1) / (M - 1). The expected precision there, summed over places and divided by
-    p, is H / M + (p - 1) (M - H) / (M (M - 1)) with H = 1 + 1/2 + … + 1/M (Bestgen 2015, Prague Bulletin
-    of Mathematical Linguistics 103, states the same baseline). It is linear in p, so that of random pools
-    needs only the mean of p - 1, which is that of all pairs times (M - 1) / (n - 1).
+    That of one query, see `ranking.chance_average_precision`, is linear in how many items are relevant. So
+    that of random pools of M needs only the mean of those besides its own, which is that of all pairs times
+    (M - 1) / (n - 1).
 
     >>> round(chance_average_precision(Relevance("exact_pair", np.arange(2), np.arange(2))), 3)
     0.75
     """
     n = len(relevant)
     pool = pool or n
-    harmonic = float((1 / np.arange(1, pool + 1)).sum())
-    if n == 1:
-        return 1.0
-    others = float((relevant.positives() - 1).mean())
-    return harmonic / pool + others / (n - 1) * (pool - harmonic) / pool
+    others = float((relevant.positives() - 1).mean()) * (pool - 1) / max(n - 1, 1)
+    return float(ranking.chance_average_precision(1 + others, pool))
 
 
 def chance_missed(relevant: Relevance, pool: int | None = None) -> NDArray[np.float64]:

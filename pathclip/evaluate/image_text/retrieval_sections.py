@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pathclip.evaluate.datasets import TextPairs
 from pathclip.evaluate.image_text import retrieval
-from pathclip.evaluate.image_text.retrieval_chance import chance_recall
+from pathclip.evaluate.image_text.retrieval_chance import chance_missed, recall_of
 from pathclip.evaluate.image_text.retrieval_figures import Search
 from pathclip.evaluate.reporting import report
 from pathclip.evaluate.subjects import Subject
@@ -172,5 +172,6 @@ def _curves(search: Search, subjects: Sequence[Subject], ks: Sequence[int]) -> s
         ]
         for one in subjects
     }
-    series["chance"] = [(float(k), chance_recall(k, search.relevant)) for k in places]
+    missed = chance_missed(search.relevant)
+    series["chance"] = [(float(k), recall_of(missed, k)) for k in places]
     return report.line_chart(series, "k", "recall@k", (0.0, 1.0), dashed=["chance"])

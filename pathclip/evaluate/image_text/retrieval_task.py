@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +14,12 @@ from pathclip.evaluate import stats
 from pathclip.evaluate.datasets import TextPairs
 from pathclip.evaluate.features.encode import VARIANTS, Encoded, data_hash, encode_dataset
 from pathclip.evaluate.image_text import retrieval, retrieval_sections
-from pathclip.evaluate.image_text.retrieval_figures import Figures, Search
-from pathclip.evaluate.image_text.retrieval_pools import Pooled, in_full_set, pooled
+from pathclip.evaluate.image_text.retrieval_figures import Figures, Search, enough_resamples
+from pathclip.evaluate.image_text.retrieval_pools import in_full_set, pooled
 from pathclip.evaluate.marks import is_leaking, marks_of
 from pathclip.evaluate.profile import measured
 from pathclip.evaluate.subjects import Subject
-from pathclip.evaluate.task import Answers, Settings, TaskResult, leaks, subject_context
+from pathclip.evaluate.task import Answers, Settings, TaskResult, few_groups, leaks, subject_context
 from pathclip.types import Score
 
 DIRECTIONS = ("text_to_image", "image_to_text")
@@ -70,10 +69,16 @@ class Retrieval:
         remarks = [*leak_lines, *remarks, *filter(None, [self.note.strip()])]
         if not any(pairs.groups):
             remarks.append("Groups are not known: intervals treat every pair as independent; too narrow.")
+        n_groups = int(groups.max()) + 1
+        remarks += few_groups(n_groups)
+        drawn = enough_resamples(settings.resamples, n_groups)
+        if drawn < settings.resamples:
+            remarks.append(f"Of so many groups, {n_groups:,}, intervals are of {drawn:,} resamples each.")
+            settings = replace(settings, resamples=drawn)
         shared = {
             "task": name,
             "data_hash": data_hash(encoded.sha256, pairs.texts, pairs.groups),
-            "groups": int(groups.max()) + 1,
+            "groups": n_groups,
             "grouped": any(pairs.groups),
             "resamples": settings.resamples,
             "seed": settings.seed,
@@ -82,6 +87,7 @@ class Retrieval:
         }
         scores: list[Score] = []
         answers: list[Answers] = []
+        items: dict[str, tuple[str, ...]] = {}
         with measured(settings.profile, "retrieval"):
             searches = self._searches(subjects, texts, encoded, relevant, sizes, settings)
         for search in searches:
@@ -91,7 +97,11 @@ class Retrieval:
             scores += figures.chance(search.relevant, (len(pairs), *sizes))
             for one in subjects:
                 about = {**context, "method": "retrieval", **subject_context(one), **leaked[one.key]}
-                answers.append(_answers(about, encoded.sha256, pairs.groups, search.found[one.key][0]))
+                suffix = f"{search.direction} {search.relevant.definition}"
+                if suffix not in items:  # shared by all encoders and variants
+                    items[suffix] = _items(encoded.sha256, suffix)
+                rank = search.found[one.key][0].rank[:, 0].astype(np.int64)
+                answers.append(Answers(about, items[suffix], pairs.groups, rank=rank))
         marks = marks_of([], {one.key: is_leaking(one, leaking[one.key]) for one in subjects}, False)
         scores = marks.put(scores)
         about = {
@@ -186,15 +196,12 @@ def text_vectors(subject: Subject, texts: Sequence[str]) -> NDArray[np.float32]:
     return vectors[[position[text] for text in texts]]
 
 
-def _answers(
-    about: Mapping[str, Any], sha256: Sequence[str], groups: tuple[str, ...], found: Pooled
-) -> Answers:
-    """Ranks in the full set, by the query's picture, direction and definition."""
-    suffix = f"{about['direction']} {about['definition']}"
+def _items(sha256: Sequence[str], suffix: str) -> tuple[str, ...]:
+    """What names each query in the answers: its picture, direction and definition."""
     seen: Counter[str] = Counter()
     items = []
     for picture in sha256:
         seen[picture] += 1
         again = f" {seen[picture]}" if seen[picture] > 1 else ""  # a picture may have several texts
         items.append(f"{picture}{again} {suffix}")
-    return Answers(about, tuple(items), groups, rank=found.rank[:, 0].astype(np.int64))
+    return tuple(items)

@@ -167,12 +167,12 @@ def reliability_sums(
         bins: their number.
         equal_mass: bins of the same number of pictures, which `calibration_error` then calls adaptive
             (Nguyen and O'Connor 2015, arXiv:1508.05154), where False gives bins of the same width. Their
-            borders are those of all pictures and stay when groups are drawn anew.
+            borders are those of all pictures and stay when groups are drawn anew. Pictures of one confidence
+            share a bin, whatever order they came in, so that some bins may hold more and others none.
     """
     confidence = shares.max(axis=1)
     if equal_mass:
-        place = np.empty(len(confidence), np.int64)
-        place[np.argsort(confidence, kind="stable")] = np.arange(len(confidence)) * bins // len(confidence)
+        place = np.searchsorted(np.sort(confidence), confidence, "left") * bins // len(confidence)
     else:
         place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     rows = np.zeros((len(shares), bins, 3))

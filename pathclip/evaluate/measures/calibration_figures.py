@@ -60,13 +60,18 @@ class Without:
 
     Attributes:
         scale: factor before the softmax [n].
-        similarity: threshold of the highest similarity [n].
-        probability: threshold of the highest probability [n].
+        similarity: threshold of the highest similarity [n]; minus infinity where there were too few groups.
+        probability: threshold of the highest probability [n]; likewise.
     """
 
     scale: Floats
     similarity: Floats
     probability: Floats
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there were groups enough for the thresholds, of every picture."""
+        return bool(np.isfinite(self.similarity).all() and np.isfinite(self.probability).all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +202,11 @@ class Judge:
         return figures
 
     def none_of_these(self, rows: Rows, values: Values, classes: Sequence[str]) -> list[Figure]:
-        """Each class left out in turn, so that its pictures are none of the others; then the mean."""
+        """Each class left out in turn, so that its pictures are none of the others; then the mean.
+
+        Without a threshold there is no figure of what is rejected: a share of 0 would be no finding. So it
+        is left out for a class without which there were too few groups, and then of the mean too.
+        """
         figures = []
         for definition in (SIMILARITY, PROBABILITY):
             areas, shares = [], []
@@ -210,20 +219,16 @@ class Judge:
                 shares.append(_rejected(highest < threshold, rows.truth == number))
             sums = stats.group_sums(np.stack(shares, axis=1), rows.groups)
             rates = self._bootstrap(sums, lambda some: _ratio(some[..., 0], some[..., 1]))
-            figures += self._mean_figures(areas, rates, definition, len(rows.truth))
+            means = self._mean_figures(areas, rates, definition, len(rows.truth))
+            figures += means if all(one.fitted for one in values.without) else means[:1]
             if definition == SIMILARITY:
                 for number, name in enumerate(classes):
                     about = {"definition": definition, "left_out": name}
                     n = int((rows.truth == number).sum())
-                    figures += [
-                        Figure(
-                            "none_auroc",
-                            areas[number].interval(),
-                            len(rows.truth),
-                            {**about, "resamples": len(areas[number].drawn)},
-                        ),
-                        Figure("none_rejected", rates.interval(number, 0), n, dict(about)),
-                    ]
+                    drawn = {**about, "resamples": len(areas[number].drawn)}
+                    figures.append(Figure("none_auroc", areas[number].interval(), len(rows.truth), drawn))
+                    if values.without[number].fitted:
+                        figures.append(Figure("none_rejected", rates.interval(number, 0), n, about))
         return figures
 
     def _mean_figures(

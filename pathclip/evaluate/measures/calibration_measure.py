@@ -5,12 +5,13 @@ that make them better, for the model's card.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from pathclip.errors import ConfigError
+from pathclip.evaluate import stats
 from pathclip.evaluate.classification import zeroshot
 from pathclip.evaluate.features.encode import data_hash
 from pathclip.evaluate.measures import calibration
@@ -26,6 +27,7 @@ from pathclip.evaluate.measures.calibration_sections import calibration_section,
 from pathclip.evaluate.reporting.report import value_text
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Measured, Split, TaskResult, score, subject_context
+from pathclip.evaluate.validation_rows import apart_from_test, encoded_part
 from pathclip.runtime.calibration import CONFORMAL_METHODS, Calibrated
 from pathclip.types import Score
 
@@ -36,9 +38,9 @@ PLAIN = "plain"
 class Calibration:
     """Temperature, conformal sets, "none of these" and selective accuracy of a model's answers.
 
-    Everything is fitted on plain pictures: on the validation rows if the task has such, else on one half
-    of the test groups for judging the other. The twin under randomised colour is judged by the same
-    values, as a picture from a new laboratory would be.
+    Everything is fitted on plain pictures: on the validation rows if the task has such that are not tested
+    on, nor of a tested group; else on one half of the test groups for judging the other. The twin under
+    randomised colour is judged by the same values, as a picture from a new laboratory would be.
 
     Attributes:
         bins: of the calibration error.
@@ -81,16 +83,17 @@ class Calibration:
         """
         if PLAIN not in measured.variants:
             raise ConfigError(f"task {measured.name}: calibration needs '{PLAIN}' among its variants")
+        measured, remarks = _without_tested(measured)
         models = [one for one in measured.subjects if one.role == "model"]
         halves = calibration.halves(measured.test.truth, measured.test.groups, measured.settings.seed)
         fitting = measured.validation or measured.test
         if not models or (measured.validation is None and halves is None):
             why = "all pictures to test on are of one group" if models else "there is no model"
-            return TaskResult((), (), (f"No calibration: {why}.",), {"fitted_on": None})
+            return TaskResult((), (), (*remarks, f"No calibration: {why}."), {"fitted_on": None})
 
         judge = self._judge(measured)
         scores: list[Score] = []
-        remarks = _where_fitted(measured, fitting)
+        remarks += _where_fitted(measured, fitting)
         fitted: dict[str, Calibrated] = {}
         shown: dict[str, dict[str, tuple[Rows, Values]]] = {}
         for subject in models:
@@ -106,13 +109,17 @@ class Calibration:
                     for half in (0, 1)
                 ]
             values = judge.values(parts, n, len(measured.classes))
+            remarks += _halves_too_small(subject, best, values, len(np.unique(fitting.groups)))
             shown[subject.key] = {}
             for variant in measured.variants:
                 tested = _rows(measured, measured.test, subject, variant)
                 shown[subject.key][variant] = (tested, values)
                 figures = _figures(judge, tested, subject, values, list(measured.classes))
                 scores += _scores(measured, subject, variant, figures)
-            remarks += _verdict(subject, scores)
+            too_few = [
+                name for name, one in zip(measured.classes, values.without, strict=True) if not one.fitted
+            ]
+            remarks += _verdict(subject, scores, too_few)
 
         first = models[0]
         sections = (
@@ -184,6 +191,17 @@ class Calibration:
         return remarks
 
 
+def _without_tested(measured: Measured) -> tuple[Measured, list[str]]:
+    """The task with those validation rows only that may be fitted on, and a remark on the others."""
+    rows = measured.validation
+    if rows is None:
+        return measured, []
+    kept, remarks = apart_from_test(rows, measured.test)
+    images, encoded = rows.images.take(kept.tolist()), encoded_part(rows.encoded, kept)
+    part = Split(images, rows.truth[kept], stats.group_index(images.groups), encoded)
+    return replace(measured, validation=part if len(kept) else None), remarks
+
+
 def _rows(measured: Measured, split: Split, subject: Subject, variant: str) -> Rows:
     vectors = split.encoded.embeddings[subject.key][variant]
     similar = zeroshot.similarities(vectors, measured.vectors[subject.key])
@@ -222,12 +240,6 @@ def _where_fitted(measured: Measured, fitting: Split) -> list[str]:
         ]
     else:
         remarks = [f"Calibration: all values are fitted on {many} of the validation rows."]
-        shared = {*filter(None, fitting.images.groups)} & {*measured.test.images.groups}
-        if shared:
-            remarks.append(
-                f"Leaking split: {len(shared)} groups are in the validation and in the test rows, so "
-                "calibration and coverage flatter."
-            )
     remarks.append(
         "Conformal coverage holds for new groups that are exchangeable with those fitted on: not for another "
         "laboratory or scanner, and not for each class by itself."
@@ -236,8 +248,19 @@ def _where_fitted(measured: Measured, fitting: Split) -> list[str]:
     return remarks
 
 
-def _verdict(subject: Subject, scores: Sequence[Score]) -> list[str]:
-    """Whether 'none of these' works on plain pictures, in numbers."""
+def _halves_too_small(subject: Subject, best: calibration.Fitted, values: Values, groups: int) -> list[str]:
+    """What is stored was fitted on all groups; where a half has too few for that, it was not judged."""
+    if best.conformal_threshold >= 1 or not (values.conformal >= 1).any():
+        return []
+    return [
+        f"{subject.title}: a half of the {groups} groups is too few for sets of less than all classes, so "
+        f"coverage and size of the sets here are not those of the stored threshold "
+        f"{best.conformal_threshold:.3f}, which is fitted on all of them and could not be judged."
+    ]
+
+
+def _verdict(subject: Subject, scores: Sequence[Score], too_few: Sequence[str]) -> list[str]:
+    """Whether it works on plain pictures, in numbers; of `too_few` classes there is no threshold."""
     mine = {
         (one.name, one.context.get("definition")): one
         for one in scores
@@ -246,6 +269,14 @@ def _verdict(subject: Subject, scores: Sequence[Score]) -> list[str]:
         and "left_out" not in one.context
     }
     area, other = (mine["none_auroc_mean", definition] for definition in (SIMILARITY, PROBABILITY))
+    areas = (
+        f"AUROC {value_text(area)} by the highest similarity, {value_text(other)} by the highest probability."
+    )
+    if too_few:
+        return [
+            f"{subject.title}: 'none of these' cannot be judged: too few groups to fit a threshold on, with "
+            f"{', '.join(too_few)} left out. {areas}"
+        ]
     caught, lost = (mine[name, SIMILARITY] for name in ("none_rejected_mean", "known_rejected_mean"))
     if not area.low > 0.5:  # NaN does not work either
         verdict = "does not work here"
@@ -255,6 +286,5 @@ def _verdict(subject: Subject, scores: Sequence[Score]) -> list[str]:
         verdict = "works in part here" if caught.value < 0.9 else "works here"
     return [
         f"{subject.title}: 'none of these' {verdict}. With one class left out in turn, it rejects "
-        f"{value_text(caught)} of the pictures of that class, and {value_text(lost)} of the others. AUROC "
-        f"{value_text(area)} by the highest similarity, {value_text(other)} by the highest probability."
+        f"{value_text(caught)} of the pictures of that class, and {value_text(lost)} of the others. {areas}"
     ]

@@ -76,7 +76,7 @@ def none_section(
     body = "".join(
         f"<tr><td>{escape(left_out)}</td>"
         + "".join(
-            f'<td class="figure">{report.value_text(cells[left_out, figure, variant])}</td>'
+            f'<td class="figure">{_cell(cells.get((left_out, figure, variant)))}</td>'
             for figure, variant in columns
         )
         + "</tr>"
@@ -85,8 +85,9 @@ def none_section(
     caption = (
         f"{shown.title}. Each class is left out in turn, so that its pictures are none of the others. A "
         "picture is rejected if its highest similarity is below a threshold that "
-        f"{known_pass:.0%} of the pictures of the other classes are to pass. An AUROC of 0.5 is chance. The "
-        "encoder may have been trained on the class left out; tissue that it never saw can lie nearer."
+        f"{known_pass:.0%} of the pictures of the other classes are to pass; –: too few groups to fit it on. "
+        "An AUROC of 0.5 is chance. The encoder may have been trained on the class left out; tissue that it "
+        "never saw can lie nearer."
     )
     table = (
         f'<div class="wide"><table><thead><tr><th>class left out</th>{head}</tr></thead>'
@@ -137,6 +138,10 @@ def reliability_diagram(series: Mapping[str, Any]) -> str:
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img" '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
     )
+
+
+def _cell(one: Score | None) -> str:
+    return "–" if one is None else report.value_text(one)
 
 
 def _points(sums: Floats) -> list[tuple[float, float, float, int]]:

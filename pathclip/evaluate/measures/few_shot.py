@@ -28,15 +28,11 @@ from numpy.typing import NDArray
 
 from pathclip.evaluate.classification import zeroshot
 from pathclip.evaluate.measures.learning import (
-    BALANCED,
     Floats,
     Numbers,
-    Predictions,
     Rows,
     learnable,
-    learning_scores,
     require,
-    seed_values,
 )
 from pathclip.evaluate.measures.learning_sections import (
     learning_about,
@@ -45,6 +41,7 @@ from pathclip.evaluate.measures.learning_sections import (
     not_measured,
     points_of,
 )
+from pathclip.evaluate.measures.learnt_scores import BALANCED, Predictions, learning_scores, seed_values
 from pathclip.evaluate.reporting import report
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Measured, TaskResult
@@ -227,10 +224,11 @@ def _of_subject(
                 for one in chosen
             ],
         }
-        found += [
-            Predictions(method, variant, np.stack(rows_said), subject, {"shots": k})
-            for method, rows_said in said.items()
-        ]
+        for method, rows_said in said.items():
+            about = {"shots": k, "learnt_from": k * len(vectors)}
+            if method == "simple_shot":
+                about["centred_by"] = len(rows)  # pictures whose mean is taken off, without their labels
+            found.append(Predictions(method, variant, np.stack(rows_said), subject, about))
     return found
 
 

@@ -20,15 +20,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from pathclip.errors import ConfigError
+from pathclip.evaluate.marks import learnt_colour_remarks
 from pathclip.evaluate.measures.learning import (
     Learnable,
     Numbers,
-    Predictions,
     Rows,
     inner_split,
     learnable,
-    learning_answers,
-    learning_scores,
     require,
     share_of_groups,
 )
@@ -39,6 +37,7 @@ from pathclip.evaluate.measures.learning_sections import (
     not_measured,
     points_of,
 )
+from pathclip.evaluate.measures.learnt_scores import Predictions, learning_answers, learning_scores
 from pathclip.evaluate.reporting import report
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Measured, TaskResult
@@ -50,6 +49,8 @@ if TYPE_CHECKING:
     from pathclip.evaluate.measures.tower_training import Pixels, TunedTower
 
 METHOD = "fine_tuning"
+# Whichever of a folder's encoders was measured: it is the weights in torch that are trained.
+PRECISION, RUNTIME = "fp32", "torch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,10 @@ class FineTuning:
             left = Learnable(None, remarks=(*given.remarks, *remarks), refusal=refusal)
             return not_measured(measured, "Fine-tuning", left)
         jobs, more = self._jobs(measured, given)
+        if not jobs:
+            refusal = "no part of the labels has an example of every class"
+            left = Learnable(None, remarks=(*given.remarks, *remarks, *more), refusal=refusal)
+            return not_measured(measured, "Fine-tuning", left)
         predictions, rates = [], {}
         for subject in subjects:
             for variant in measured.variants:
@@ -117,8 +122,8 @@ class FineTuning:
                     rates[f"{subject.key}, {variant}, {fraction:g}"] = [rate for _, rate, _ in own]
                     predictions.append(_predictions(subject, variant, fraction, own))
         scores = learning_scores(measured, given, predictions)
-        most = max((job.fraction for job in jobs), default=1.0)
-        remarks = [*given.remarks, *remarks, *more]
+        most = max(job.fraction for job in jobs)
+        remarks = [*given.remarks, *remarks, *more, *learnt_colour_remarks(scores, measured.marks)]
         title = f"{measured.name}: fine-tuning"
         chart = _charts(measured, subjects, scores)
         section = learning_section(title, scores, remarks, self._caption(measured), chart)
@@ -267,10 +272,9 @@ def _predictions(
         "fraction": fraction,
         "learning_rate": [rate for _, rate, _ in found],
         "learnt_from": round(float(np.mean([len(job.rows) for job, _, _ in found]))),
-        # Whichever of a folder's encoders was measured: it is the weights in torch that were trained.
-        "precision": "fp32",
-        "runtime": "torch",
-        "by": f"{subject.title.rpartition(' (')[0]} (fp32, torch)",
+        "precision": PRECISION,
+        "runtime": RUNTIME,
+        "by": f"{subject.title.rpartition(' (')[0]} ({PRECISION}, {RUNTIME})",
     }
     return Predictions(METHOD, variant, np.stack([said for _, _, said in found]), subject, about)
 
@@ -282,7 +286,7 @@ def _charts(measured: Measured, subjects: Sequence[Subject], scores: Sequence[Sc
         lines = {
             one.title.rpartition(" (")[0]: [
                 (100 * share, value, low, high)
-                for share, value, low, high in points_of(scores, "fraction", one, variant, METHOD)
+                for share, value, low, high in points_of(scores, "fraction", one, variant, METHOD, PRECISION)
             ]
             for one in subjects
         }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from pathclip.evaluate.measures.learning import BALANCED, Learnable
+from pathclip.evaluate.measures.learning import Learnable
+from pathclip.evaluate.measures.learnt_scores import BALANCED
 from pathclip.evaluate.reporting import report
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Measured, TaskResult, headline
@@ -19,7 +19,7 @@ Point = tuple[float, float, float, float]  # x, value, low, high
 def learning_section(
     title: str, scores: Sequence[Score], remarks: Sequence[str], caption: str, chart: str = "", more: str = ""
 ) -> report.Section:
-    """Remarks, a chart, every score with its spread over seeds.
+    """Marks and remarks, a chart, every score with its spread over seeds.
 
     Args:
         title: plain text.
@@ -29,7 +29,8 @@ def learning_section(
         chart: trusted SVG; by default balanced accuracies as bars.
         more: trusted HTML below the table.
     """
-    html = report.paragraphs(remarks, "remark") + (chart or bars(scores)) + score_spread_table(scores) + more
+    told = report.marks_explained(scores) + report.paragraphs(remarks, "remark")
+    html = told + (chart or bars(scores)) + score_spread_table(scores) + more
     return report.Section(title, html, caption)
 
 
@@ -45,10 +46,24 @@ def bars(scores: Sequence[Score]) -> str:
 
 
 def points_of(
-    scores: Sequence[Score], entry: str, subject: Subject, variant: str, method: str
+    scores: Sequence[Score],
+    entry: str,
+    subject: Subject,
+    variant: str,
+    method: str,
+    precision: str | None = None,
 ) -> list[Point]:
-    """Balanced accuracies of a method with one encoder, by an entry of their context such as 'shots'."""
-    wanted = (BALANCED, method, variant, subject.role, subject.encoder.precision)
+    """Balanced accuracies of a method with one encoder, by an entry of their context.
+
+    Args:
+        scores: of a measure.
+        entry: of their context, such as 'shots'.
+        subject: the encoder.
+        variant: of the pictures.
+        method: how was learnt.
+        precision: that the scores name; None for that of the encoder.
+    """
+    wanted = (BALANCED, method, variant, subject.role, precision or subject.encoder.precision)
     found = []
     for one in scores:
         about = one.context
@@ -64,10 +79,16 @@ def lines_with_intervals(
     """A line chart of shares with intervals as upright strokes, those of each line a little aside.
 
     Args:
-        lines: name → points in the order of x.
+        lines: name → points in the order of x; a line without points is left out.
         x_label: of the axis.
         levels: name → height of a level line.
+
+    Returns:
+        An `<svg>` element; '' if there is no point.
     """
+    lines = {name: line for name, line in lines.items() if line}
+    if not lines:
+        return ""
     xs = [point[0] for line in lines.values() for point in line]
     series: dict[str, list[tuple[float, float]]] = {
         name: [(min(xs), level), (max(xs), level)] for name, level in (levels or {}).items()
@@ -96,39 +117,6 @@ def score_spread_table(scores: Sequence[Score]) -> str:
             line += [report.value_html(one), _spread(one)]
         body.append([*line, str(next(iter(cells.values())).n)])
     return report.html_table([*head, "n"], body, plain=2)
-
-
-def marked_by_colour(
-    scores: Sequence[Score], method: str, colour_method: str
-) -> tuple[list[Score], list[str]]:
-    """Marks where a model's embeddings add nothing: the same on colours alone comes within the interval.
-
-    Args:
-        scores: of a measure.
-        method: of what was learnt on embeddings.
-        colour_method: of what was learnt on colours alone.
-
-    Returns:
-        All scores, balanced accuracies of models marked 'solved by colour' where they are, and remarks.
-    """
-    base = {
-        one.context["variant"]: one
-        for one in scores
-        if (one.name, one.context.get("method")) == (BALANCED, colour_method)
-    }
-    found, remarks = [], []
-    for one in scores:
-        about, colour = one.context, base.get(one.context["variant"])
-        mine = (one.name, about.get("method"), about.get("role")) == (BALANCED, method, "model")
-        if mine and colour and colour.value >= one.low:
-            remarks.append(
-                f"{report.words(about['variant']).capitalize()}: {report.SOLVED_BY_COLOUR}. "
-                f"{report.method_text(about).capitalize()} has {report.value_text(one)}, the same on colours "
-                f"alone {colour.value:.3f}."
-            )
-            one = replace(one, context={**about, "marks": [report.SOLVED_BY_COLOUR]})
-        found.append(one)
-    return found, remarks
 
 
 def not_measured(measured: Measured, what: str, given: Learnable) -> TaskResult:

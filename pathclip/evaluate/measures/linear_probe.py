@@ -25,24 +25,26 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pathclip.evaluate.marks import PROBE_ON_COLOUR_ONLY, learnt_colour_remarks
 from pathclip.evaluate.measures.learning import (
     Learnable,
     Numbers,
-    Predictions,
     Rows,
     inner_split,
     learnable,
-    learning_answers,
-    learning_scores,
     require,
-    seed_values,
 )
 from pathclip.evaluate.measures.learning_sections import (
     bars,
     learning_about,
     learning_section,
-    marked_by_colour,
     not_measured,
+)
+from pathclip.evaluate.measures.learnt_scores import (
+    Predictions,
+    learning_answers,
+    learning_scores,
+    seed_values,
 )
 from pathclip.evaluate.reporting import report
 from pathclip.evaluate.subjects import Subject
@@ -53,7 +55,7 @@ from pathclip.runtime.cores import available_cores
 PUBLISHED, CORRECTED, COLOUR = (
     "linear_probe_as_published",
     "linear_probe",
-    "linear_probe_on_colour_only",
+    PROBE_ON_COLOUR_ONLY,
 )
 # How the released code calls scikit-learn.
 _PUBLISHED_EPOCHS = 10_000
@@ -117,8 +119,7 @@ class LinearProbe:
                     predictions.append(found)
                     alphas[f"{subject.key}, {variant}"] = values
         scores = learning_scores(measured, given, predictions)
-        scores, solved = marked_by_colour(scores, CORRECTED, COLOUR)
-        remarks = [*given.remarks, *solved]
+        remarks = [*given.remarks, *learnt_colour_remarks(scores, measured.marks)]
         if given.validation is None and not places:
             remarks.append(
                 "No class has two groups to learn from: C could not be chosen and is the middle one."

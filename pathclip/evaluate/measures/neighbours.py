@@ -13,16 +13,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pathclip.evaluate.marks import learnt_colour_remarks
 from pathclip.evaluate.measures.learning import (
     Floats,
     Numbers,
-    Predictions,
     learnable,
-    learning_answers,
-    learning_scores,
     require,
 )
 from pathclip.evaluate.measures.learning_sections import learning_about, learning_section, not_measured
+from pathclip.evaluate.measures.learnt_scores import Predictions, learning_answers, learning_scores
 from pathclip.evaluate.task import Measured, TaskResult
 from pathclip.progress import track
 
@@ -65,6 +64,7 @@ class Neighbours:
             about = {"k": k, "temperature": self.temperature}
             predictions.append(Predictions(METHOD, variant, said, subject, about, shares.max(axis=1)))
         scores = learning_scores(measured, given, predictions)
+        remarks += learnt_colour_remarks(scores, measured.marks)
         caption = (
             f"The {k} nearest of {len(given.train)} training pictures by cosine vote, the nearer the more "
             f"(Wu et al. 2018; temperature {self.temperature:g}). Nothing is fitted or chosen."

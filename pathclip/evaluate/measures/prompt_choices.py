@@ -250,7 +250,9 @@ def _summary(tried: Tried) -> dict[str, Any]:
     found: dict[str, Any] = {"variant": tried.variant, **subject_context(tried.subject)}
     for name, values in tried.values.items():
         found[name] = {
-            "quantiles": {key: float(np.quantile(values, share)) for key, share in QUANTILES.items()},
+            "quantiles": {
+                key: float(values[_at_quantile(values, share)]) for key, share in QUANTILES.items()
+            },
             "mean": float(values.mean()),
             "ensemble": tried.ensemble[name],
             "first_template": float(values[0]),

@@ -53,9 +53,10 @@ def prompt_remarks(choices: Choices, tried: Sequence[Tried]) -> list[str]:
         if one.subject.role != "model":
             continue
         values, together = one.values["balanced_accuracy"], one.ensemble["balanced_accuracy"]
+        median = np.quantile(values, 0.5, method="lower")  # of a choice, as the score is
         lines.append(
             f"{_label(one)}: balanced accuracy from {values.min():.3f} to {values.max():.3f} by the choice "
-            f"of prompts ({_how_many(choices)}; median {np.median(values):.3f}). All prompts averaged: "
+            f"of prompts ({_how_many(choices)}; median {median:.3f}). All prompts averaged: "
             f"{together:.3f}, no worse than {(values <= together).mean():.0%} of the choices; the first "
             f"template alone: {values[0]:.3f}, no worse than {(values <= values[0]).mean():.0%}."
             + _decisive(choices, values)

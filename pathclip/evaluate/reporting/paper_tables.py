@@ -58,10 +58,10 @@ def write_tables(folder: Path, title: str, scores: Sequence[Score], remarks: Map
         The two paths.
     """
     tables = score_tables(scores)
-    lines = [f"# {title}", "", f"{report_notice()}", ""]
+    lines = [f"# {markdown_text(title)}", "", report_notice(), ""]
     for table in tables:
         lines += [markdown(table), ""]
-        lines += [f"- {remark}" for remark in remarks.get(table.name, ())]
+        lines += [f"- {markdown_text(remark)}" for remark in remarks.get(table.name, ())]
         lines += [""] if remarks.get(table.name) else []
     latex_text = "% needs \\usepackage{booktabs}\n" + "\n".join(latex(table) for table in tables)
     atomic.write_text(folder / "report.md", "\n".join(lines).rstrip() + "\n")
@@ -162,13 +162,28 @@ def markdown(table: Table) -> str:
     """The table in Markdown, its caption below."""
     words = len(table.head) - table.figures
     lines = [
-        f"| {' | '.join(map(_markdown_text, table.head))} |",
+        f"| {' | '.join(map(markdown_text, table.head))} |",
         f"|{'|'.join(['---'] * words + ['---:'] * table.figures)}|",
-        *(f"| {' | '.join(map(_markdown_text, row))} |" for row in table.rows),
+        *(f"| {' | '.join(map(markdown_text, row))} |" for row in table.rows),
         "",
-        _markdown_text(table.caption),
+        markdown_text(table.caption),
     ]
     return "\n".join(lines)
+
+
+def markdown_text(text: str) -> str:
+    r"""Plain text with every character escaped that Markdown or HTML in it would take for a command.
+
+    >>> print(markdown_text("a_b <i> ![x](y)"))
+    a\_b \<i\> \!\[x\](y)
+    >>> print(markdown_text("# no heading &amp; 5 & 6"))
+    \# no heading \&amp; 5 & 6
+    >>> print(markdown_text("0.9 [0.8, 1.0]"))
+    0.9 [0.8, 1.0]
+    """
+    text = re.sub(r"([\\|<>*`_~!\[\]]|&(?=#?\w+;))", r"\\\1", " ".join(text.split()))
+    text = re.sub(r"\\\[([-+]?[\d.]+, [-+]?[\d.]+)\\\]", r"[\1]", text)  # an interval is no link
+    return re.sub(r"^([#+-](?=[#+\s-]|$)|\d+(?=[.)](?:\s|$)))", _escaped_start, text)
 
 
 def latex(table: Table) -> str:
@@ -195,5 +210,6 @@ def latex_text(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
 
 
-def _markdown_text(text: str) -> str:
-    return re.sub(r"([|<>*`\\])", r"\\\1", " ".join(text.split()))
+def _escaped_start(found: re.Match[str]) -> str:
+    """What would begin a heading or a list; a number is kept from it by an escaped point."""
+    return f"{found[1]}\\" if found[1].isdecimal() else f"\\{found[1]}"

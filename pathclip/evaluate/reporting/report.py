@@ -42,8 +42,8 @@ MARKS = {
     "about pictures that it has not seen.",
     SOLVED_BY_COLOUR: "a classifier that sees nothing but colours comes within the figure's interval, so the "
     "figure does not show that structure was read. Its twin under randomised colour tells more.",
-    NEARLY_SOLVED_BY_COLOUR: "such a classifier comes nine tenths of the way there from chance. Its twin "
-    "under randomised colour tells more.",
+    NEARLY_SOLVED_BY_COLOUR: "a classifier that sees nothing but colours comes nine tenths of the way from "
+    "chance to the figure. Its twin under randomised colour tells more.",
 }
 
 

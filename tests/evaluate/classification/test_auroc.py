@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pathclip.evaluate import stats
-from pathclip.evaluate.classification import auroc, zeroshot
+from pathclip.evaluate.classification import auroc
+from pathclip.runtime.calibration import softmax
 
 
 @pytest.fixture
@@ -68,9 +69,9 @@ def test_equal_scores_are_chance_and_one_class_has_no_area():
 
 def test_log_odds_order_as_probabilities_and_still_where_those_are_one():
     similarity = np.array([[0.3, 0.1, 0.0], [0.2, 0.25, -0.1], [0.9, 0.1, 0.2]], np.float32)
-    shares = zeroshot.probabilities(similarity, 10.0)
+    shares = softmax(similarity, 10.0)
     np.testing.assert_allclose(auroc.log_odds(similarity, 10.0), np.log(shares / (1 - shares)), rtol=1e-6)
     sure = np.array([[0.9, 0.1], [0.8, 0.1]], np.float32)
-    assert (zeroshot.probabilities(sure, 100.0)[:, 0] == 1).all()
+    assert (softmax(sure, 100.0)[:, 0] == 1).all()
     first, second = auroc.log_odds(sure, 100.0)[:, 0]
     assert first > second

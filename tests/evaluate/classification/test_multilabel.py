@@ -107,7 +107,18 @@ def test_one_group_gives_no_decisions():
     assert figures.cross_decided(np.ones((4, 1))) is None
 
 
-def test_chance_is_one_half_and_the_share_of_the_class(drawn, figures):
+def test_chance_is_what_random_orders_reach_on_average():
+    rng = np.random.default_rng(0)
+    present = np.zeros((20, 2), bool)
+    present[:2, 0] = present[:9, 1] = True
+    figures = MultiLabelFigures(present, np.arange(20), ["rare", "common"], Settings(), {})
     found = by_name(figures.chance({}))
-    assert found["macro_auroc", None].value == 0.5
-    assert found["average_precision", "b"].value == pytest.approx(drawn[0][:, 1].mean())
+    assert found["macro_auroc", None].value == found["auroc", "rare"].value == 0.5
+    expected = {
+        name: np.mean([average_precision_score(truth, rng.random(20)) for _ in range(600)])
+        for name, truth in zip(("rare", "common"), present.T, strict=True)
+    }
+    for name, value in expected.items():  # 0.1 and 0.45 of the pictures show them
+        assert found["average_precision", name].value == pytest.approx(value, abs=0.02)
+    mean = found["mean_average_precision", None].value
+    assert mean == pytest.approx(np.mean(list(expected.values())), abs=0.02)

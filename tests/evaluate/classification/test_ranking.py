@@ -107,3 +107,12 @@ def test_the_mean_leaves_out_what_is_not_defined():
     found = ranking.mean(parts)
     assert float(found.value) == 0.75
     assert found.drawn[:2] == pytest.approx([0.5, 0.7]) and np.isnan(found.drawn[2])
+
+
+def test_of_a_single_group_there_is_no_interval():
+    places = ranking.Ranking.of(np.array([3, 2, 1]))
+    positive = np.array([True, False, True])
+    found = ranking.resampled(
+        places, np.zeros(3, np.int64), lambda weights: ranking.auroc(places, positive, weights), 50, 0
+    ).interval()
+    assert found.value == 0.5 and np.isnan(found.low) and np.isnan(found.high)

@@ -6,6 +6,7 @@ from sklearn import metrics
 
 from pathclip.errors import DataError
 from pathclip.evaluate.classification import zeroshot
+from pathclip.runtime.calibration import softmax
 from pathclip.runtime.classify import class_embeddings
 from tests.evaluate.encoders import BrokenEncoder, ColourEncoder
 
@@ -95,7 +96,7 @@ def test_class_vectors_are_those_of_the_runtime():
 
 def test_probabilities_sum_to_one_and_agree_with_the_prediction():
     similarity = np.array([[0.2, 0.9, 0.1], [0.4, -0.4, 0.0]], np.float32)
-    shares = zeroshot.probabilities(similarity, 100.0)
+    shares = softmax(similarity, 100.0)
     assert shares.sum(axis=1) == pytest.approx([1, 1])
     assert shares.argmax(axis=1).tolist() == zeroshot.predict(similarity).tolist() == [1, 0]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from dataclasses import dataclass, field
+import io
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import recall_score
 
 from pathclip.errors import DataError
@@ -162,6 +164,16 @@ def test_every_metric_has_its_chance(asked):
     assert {*chance} == {*zeroshot.METRICS, "auroc"}
 
 
+def test_a_majority_taken_from_the_test_rows_says_so(asked, squares):
+    alone = ZeroShot(datasets.LabelledData(squares.test), CLASSES, ["{}"], ["plain"])
+    result = alone.run("s", [GOOD], Settings(resamples=20))
+    assert all(
+        one.context["learnt_from_test"] for one in result.scores if one.context["method"] == "majority"
+    )
+    assert any("the majority class is that of the test rows themselves" in line for line in result.remarks)
+    assert not any("learnt_from_test" in one.context for one in asked[0].scores)
+
+
 def test_differences_are_paired_for_every_metric(asked):
     result, _ = asked
     (difference,) = of(result.scores, "auroc_difference", by="int8 minus fp32", variant="plain")
@@ -234,17 +246,19 @@ def test_a_leak_is_marked_on_the_models_scores_and_on_no_others(squares, task):
     settings = Settings(resamples=20, measures={"asked": Asking()})
     result = task.run("squares", [subject, COLLAPSED], settings)
     for one in result.scores:
-        assert (LEAK in one.context.get("marks", ())) == (one.context.get("role") == "model"), one.context
+        # The difference to the untrained model is the model's too.
+        own = one.context.get("first", one.context).get("role") == "model"
+        assert (LEAK in one.context.get("marks", ())) == own, one.context
     assert of(result.scores, "asked")[0].context["marks"][0] == LEAK
 
 
-def test_rows_shared_by_the_splits_are_held_against_what_learns_from_them(squares):
+def test_rows_shared_by_the_splits_are_held_against_the_colours_that_learn_from_them(squares):
     leaking = datasets.LabelledData(squares.test, squares.test)
     measures = {"learning": Learning(), "asking": Asking()}
     task = ZeroShot(leaking, CLASSES, TEMPLATES, ["plain"])
     result = task.run("s", [GOOD], Settings(resamples=20, measures=measures))
-    learnt, asked = of(result.scores, "asked")
-    assert LEAK in learnt.context["marks"] and LEAK not in asked.context.get("marks", ())
+    for one in of(result.scores, "asked"):  # a measure that learns leaves them out
+        assert LEAK not in one.context.get("marks", ())
     assert LEAK in of(result.scores, "accuracy", method="colour_only")[0].context["marks"]
     assert LEAK not in of(result.scores, "accuracy", method="zero_shot")[0].context.get("marks", ())
 
@@ -285,3 +299,39 @@ def test_a_picture_that_has_gone_is_named(tmp_path):
     (tmp_path / "40.jpg").unlink()
     with pytest.raises(DataError, match=r"40\.jpg: cannot be read"):
         ZeroShot(data, CLASSES, TEMPLATES).run("squares", [GOOD], Settings(resamples=20))
+
+
+def test_few_groups_are_said(asked, squares):
+    assert "8 groups only: the intervals say little." in asked[0].remarks
+    many = datasets.LabelledData(replace(squares.test, groups=tuple(map(str, range(16)))))
+    remarks = ZeroShot(many, CLASSES, TEMPLATES, ["plain"]).run("s", [GOOD], Settings(resamples=20)).remarks
+    assert not any("groups only" in line for line in remarks)
+
+
+def coarse(name, quality):
+    """Coarse noise, as structured as tissue; of another name the same pictures, saved otherwise."""
+    contents = []
+    for seed in range(8):
+        noise = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(noise).resize((72, 72), Image.Resampling.BICUBIC).save(
+            buffer, "JPEG", quality=quality
+        )
+        contents.append(buffer.getvalue())
+    paths, groups = ([f"{name}{seed}" for seed in range(8)] for _ in range(2))
+    labels = tuple(["red", "blue"] * 4)
+    return datasets.LabelledImages(
+        tuple(paths), labels, tuple(groups), name, lambda numbers: (contents[number] for number in numbers)
+    )
+
+
+def test_near_duplicates_among_the_rows_to_learn_from_are_held_against_what_was_learnt():
+    classes = {name: [name] for name in ("red", "blue")}
+    test, copies = coarse("test", 90), coarse("train", 60)
+    for train, expected in ((copies, True), (replace(copies, groups=test.groups), False)):
+        measure = Learning()
+        task = ZeroShot(datasets.LabelledData(test, train), classes, ["{}"], ["plain"])
+        result = task.run("s", [GOOD], Settings(resamples=20, measures={"learning": measure}))
+        assert (LEAK in of(result.scores, "asked")[0].context.get("marks", ())) == expected
+        assert LEAK in of(result.scores, "accuracy", method="colour_only")[0].context["marks"]
+        assert measure.given[0].marks.colour_only.keys() == {"plain"}

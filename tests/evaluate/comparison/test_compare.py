@@ -15,6 +15,7 @@ import pytest
 from pathclip.commands import pipeline
 from pathclip.errors import DataError
 from pathclip.evaluate.comparison import compare_command
+from pathclip.evaluate.comparison.answers import write_answers
 from pathclip.evaluate.comparison.compare import compare, mean_recall, shared
 from pathclip.evaluate.comparison.compare_report import as_json, write_comparison
 from pathclip.evaluate.comparison.saved_report import open_report
@@ -88,6 +89,19 @@ def test_a_picture_that_stands_twice_in_the_data_is_matched_twice():
     one = answers([], [0, 0, 1])
     mine, theirs, left_out = shared(one, answers([], [0, 1, 0, 0]))
     assert (mine.tolist(), theirs.tolist(), left_out) == ([0, 1, 2], [0, 2, 1], (0, 1, 0))
+
+
+def test_a_picture_that_stands_twice_with_different_classes_is_matched_by_its_class():
+    one = replace(answers([], [0, 0, 1]), truth=("benign", "tumour", "benign"))
+    other = replace(one, truth=("tumour", "benign", "benign"))
+    mine, theirs, left_out = shared(one, other)
+    assert (mine.tolist(), theirs.tolist(), left_out) == ([0, 1, 2], [1, 0, 2], (0, 0, 0))
+
+
+def test_ranks_are_not_compared_with_classes(against):
+    rank = replace(ranks([1] * 60, method="zero_shot"), items=answers().items)
+    with pytest.raises(DataError, match="t: of A and B one keeps ranks and the other classes; not compared"):
+        against([rank], [answers()])
 
 
 def test_order_does_not_matter(against):
@@ -227,14 +241,55 @@ def test_the_written_files_hold_the_whole_comparison(against, tmp_path):
         ElementTree.fromstring(svg)
 
 
+def test_classes_and_hashes_of_another_form_give_no_traceback(against):
+    odd = {"prompts": {"classes": 5}}
+    assert against([answers(MANY)], [answers([])], odd).rows[0].verdict == "B better"
+
+
+def test_names_of_foreign_reports_are_plain_text_in_markdown(against, tmp_path):
+    bad = "<b> ![x](http://example.org/x.png) *a*"
+    found = against([answers(task=bad)], [answers(MANY, task=bad), answers(task="_other_ <i>")])
+    found = replace(found, sides={**found.sides, "A": {**found.sides["A"], "name": bad}})
+    text = write_comparison(tmp_path / "out", found)[2].read_text()
+    assert text.count(r"\<b\> \!\[x\](http://example.org/x.png) \*a\*") == 2  # the side and the row
+    assert r"Only in B: \_other\_ \<i\>." in text
+    assert not re.search(r"(?<!\\)[<>\[\]!]", re.sub(r"\[[-+.\d]+, [-+.\d]+\]", "", text))
+
+
 def _damage(folder):
     file = folder / "report.json"
     file.write_text(file.read_text().replace('"schema_version": 1', '"schema_version": 7'))
 
 
+def _changed(change):
+    """Breaks the content of a report.json."""
+
+    def run(folder):
+        content = json.loads((folder / "report.json").read_text())
+        change(content)
+        (folder / "report.json").write_text(json.dumps(content))
+
+    return run
+
+
+def _answered(**columns):
+    return lambda folder: write_answers(folder / "answers.parquet", [replace(answers(), **columns)])
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
+        (
+            _changed(lambda content: content.update(models=["m"])),
+            r"models\[0\] has not the entries",
+        ),
+        (_changed(lambda content: content.update(scores=[{"name": 1}])), r"scores\[0\]\.context has not"),
+        (_changed(lambda content: content.update(scores=[1])), r"scores\[0\] has not the entries"),
+        (_changed(lambda content: content.update(tasks={"t": 1})), r"tasks\.t has not the entries"),
+        (_changed(lambda content: content["scores"][0]["context"].update(marks=5)), "marks is no list"),
+        (lambda folder: (folder / "report.json").write_text("[" * 100_000), "not valid JSON"),
+        (_answered(answer=None), "answers.parquet: task t: neither ranks nor classes with their answers"),
+        (_answered(truth=None), "answers.parquet: task t: neither ranks nor classes with their answers"),
         (lambda folder: (folder / "report.json").unlink(), "no report.json there; name a folder"),
         (_damage, "schema_version 7, but this pathclip reads 1; measure again"),
         (lambda folder: (folder / "report.json").write_text("{"), "not valid JSON"),
@@ -275,3 +330,9 @@ def test_the_command_line_reaches_it_and_its_help_names_it(tmp_path):
     asked = subprocess.run([*words, "--help"], capture_output=True, text=True, timeout=120)
     assert asked.returncode == 0 and "REPORT" in asked.stdout
     assert "pathclip evaluate compare" in pipeline.help_text("evaluate")
+
+
+def test_of_a_single_group_values_stand_without_interval(against, tmp_path):
+    found = against([answers(MANY, per_group=60)], [answers([], per_group=60)])
+    text = write_comparison(tmp_path / "out", found)[2].read_text()
+    assert "0.667" in text and "+0.333" in text and "nan" not in text

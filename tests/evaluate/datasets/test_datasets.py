@@ -6,6 +6,7 @@ import pytest
 
 from pathclip.errors import DataError
 from pathclip.evaluate import datasets
+from pathclip.shards.writer import Sample
 from tests import tiny_shards
 from tests.evaluate.conftest import write_table
 
@@ -147,10 +148,40 @@ def test_a_bad_table_names_file_line_and_column(folder, change, arguments, messa
         datasets.table(str(write_table(folder / "t.csv", values)), **arguments)
 
 
+def test_a_name_longer_than_the_system_takes_names_its_line(folder):
+    (folder / "t.csv").write_text(f"path,label\n0.jpg,a\n{'n' * 300}.jpg,b\n")
+    with pytest.raises(DataError, match=r"t\.csv, line 3: .*n\.jpg cannot be read \(File name too long\)"):
+        datasets.table(str(folder / "t.csv"))
+    with pytest.raises(DataError, match=r"cannot be read \(File name too long\)"):
+        datasets.table(str(folder / f"{'n' * 300}.csv"))
+
+
+def test_the_number_0_in_json_is_a_class_and_a_group(folder):
+    lines = [{"path": f"{i}.jpg", "label": i % 2, "group": i // 2} for i in range(4)]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    data = datasets.table(str(folder / "t.jsonl"), group="group").test
+    assert (data.labels, data.groups) == (("0", "1", "0", "1"), ("0", "0", "1", "1"))
+
+
+def test_the_number_0_in_json_is_a_split(folder):
+    lines = [{"path": f"{i}.jpg", "label": "a", "split": i % 2} for i in range(4)]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    data = datasets.table(str(folder / "t.jsonl"), split="split", train="1", test="0")
+    assert len(data.test) == len(data.train) == 2
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_label_that_is_missing_in_json_is_named(folder, value):
+    (folder / "t.jsonl").write_text(json.dumps({"path": "0.jpg", "label": value}))
+    with pytest.raises(DataError, match="line 1: the column 'label' is empty"):
+        datasets.table(str(folder / "t.jsonl"))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b'{"path": "0.jpg"', "line 1: not valid JSON"),
+        (b"\n" + b"[" * 100_000, "line 2: nested too deeply, refused"),
         (b"[1]", "not a JSON object"),
         (b"\xff\xfe", "not UTF-8"),
     ],
@@ -176,6 +207,17 @@ def test_a_malformed_csv_is_refused_and_no_row_is_lost_silently(folder, lines, m
         datasets.table(str(folder / "t.csv"))
 
 
+def test_a_column_that_stands_twice_is_refused(folder):
+    (folder / "t.csv").write_text("path,label,label\n0.jpg,a,b\n")
+    with pytest.raises(DataError, match=r"t\.csv, line 1: the column 'label' stands twice"):
+        datasets.table(str(folder / "t.csv"))
+
+
+def test_columns_without_a_name_may_be_several(folder):
+    (folder / "t.csv").write_text("path,label,,\n0.jpg,a,,\n")
+    assert datasets.table(str(folder / "t.csv")).test.labels == ("a",)
+
+
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(DataError, match=r"nothing\.csv: no such table"):
         datasets.table(str(tmp_path / "nothing.csv"))
@@ -198,6 +240,17 @@ def test_labelled_shards_leave_out_samples_without_a_label(tmp_path):
     data = datasets.labelled_shards(str(tmp_path / "shards"))
     assert data.test.labels == ("red", "green", "blue", "grey")
     assert list(data.test.contents([1])) == [samples[2].image]
+
+
+def test_the_number_0_in_a_samples_json_is_a_class_and_a_group(tmp_path):
+    numbered = [
+        Sample(s.key, s.image, s.text, {"label": number % 3, "group": number // 2})
+        for number, s in enumerate(tiny_shards.samples(6))
+    ]
+    tiny_shards.write_shards(tmp_path / "shards", numbered)
+    data = datasets.labelled_shards(str(tmp_path / "shards")).test
+    assert data.labels == ("0", "1", "2", "0", "1", "2")
+    assert data.groups == datasets.shards(str(tmp_path / "shards")).groups == ("0", "0", "1", "1", "2", "2")
 
 
 def test_shards_without_any_label_are_refused(tmp_path):

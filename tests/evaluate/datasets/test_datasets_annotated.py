@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zipfile
 
+import openpyxl
 import pytest
 
 from pathclip.errors import DataError
@@ -99,6 +101,45 @@ def test_a_wrong_sheet_of_sicap_is_named(sicap, rows, message):
     public_sets.sheet(sicap / "SICAPv2" / "partition" / "Test" / "Test.xlsx", rows)
     with pytest.raises(DataError, match=message):
         datasets.sicap(str(sicap))
+
+
+def test_a_cell_far_to_the_right_does_not_ask_for_all_memory(sicap):
+    file = sicap / "SICAPv2" / "partition" / "Test" / "Test.xlsx"
+    book = openpyxl.load_workbook(file)
+    book.active.cell(1, 16_384, "far")
+    book.active.cell(4_000, 1, None)
+    for row in range(12, 4_000):
+        book.active.cell(row, 7, "")
+    book.save(file)
+    tracemalloc.start()
+    assert len(datasets.sicap(str(sicap)).test) == 10
+    assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    tracemalloc.stop()
+
+
+def test_a_row_far_down_is_refused_and_not_left_out(sicap):
+    file = sicap / "SICAPv2" / "partition" / "Test" / "Test.xlsx"
+    book = openpyxl.load_workbook(file)
+    book.active.cell(1_048_576, 1, "far.jpg")
+    book.save(file)
+    with pytest.raises(DataError, match="more than 50000 rows, refused"):
+        datasets.sicap(str(sicap))
+
+
+def test_a_slide_without_a_patient_is_named(sicap):
+    file = sicap / "SICAPv2" / "wsi_labels.xlsx"
+    book = openpyxl.load_workbook(file)
+    book.active.cell(3, 2).value = None
+    book.save(file)
+    with pytest.raises(DataError, match=r"wsi_labels\.xlsx: no patient for the slide 16B0002"):
+        datasets.sicap(str(sicap))
+
+
+def test_a_name_longer_than_the_system_takes_is_refused_in_one_line(mhist):
+    file = mhist / "annotations.csv"
+    file.write_text(file.read_text().replace("MHIST_aaa", "M" * 300, 1))
+    with pytest.raises(DataError, match=r"M\.png: cannot be read \(File name too long\)\. MHIST is expected"):
+        datasets.mhist(str(mhist))
 
 
 def test_what_is_no_excel_file_is_refused(sicap):

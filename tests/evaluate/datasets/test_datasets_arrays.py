@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -177,6 +178,12 @@ def write(file, key, values):
         ("x", "x", np.zeros((8, 96, 96)), "no dataset 'x' of whole numbers"),
         ("x", "x", np.zeros((8, 96, 96), np.uint8), r"x has the shape \(8, 96, 96\), not \[n, 96, 96, 3\]"),
         (
+            "x",
+            "x",
+            np.zeros((1, 512, 513, 3), np.uint8),
+            r"x has the shape \(1, 512, 513, 3\), not \[n, 96, 96, 3\]",
+        ),
+        (
             "y",
             "y",
             np.zeros((7, 1, 1, 1), np.uint8),
@@ -188,6 +195,35 @@ def write(file, key, values):
 def test_a_wrong_file_of_pcam_is_named(pcam, name, key, values, message):
     write(pcam / f"camelyonpatch_level_2_split_test_{name}.h5", key, values)
     with pytest.raises(DataError, match=message):
+        datasets.pcam(str(pcam))
+
+
+@pytest.mark.parametrize("n", [600_000_000, 2**50])
+def test_a_small_file_of_pcam_that_promises_billions_of_labels_is_refused_before_it_is_read(pcam, n):
+    file = pcam / "camelyonpatch_level_2_split_test_y.h5"
+    with h5py.File(file, "w") as archive:
+        archive.create_dataset("y", shape=(n,), dtype="u8", chunks=(1 << 16,))
+    assert file.stat().st_size < 10_000
+    tracemalloc.start()
+    with pytest.raises(DataError, match=rf"y has the shape \({n},\), but there are 8 pictures"):
+        datasets.pcam(str(pcam))
+    assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    tracemalloc.stop()
+
+
+def test_more_pictures_than_any_pcam_are_refused(pcam):
+    for name, shape in (("x", (2**50, 96, 96, 3)), ("y", (2**50,))):
+        with h5py.File(pcam / f"camelyonpatch_level_2_split_test_{name}.h5", "w") as archive:
+            archive.create_dataset(name, shape=shape, dtype="u1", chunks=(1, *shape[1:]))
+    with pytest.raises(DataError, match=r"1125899906842624 pictures, but at most 4000000 are read"):
+        datasets.pcam(str(pcam))
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+@pytest.mark.parametrize("values", [np.uint8(1), h5py.Empty("u1")])
+def test_a_dataset_of_pcam_without_a_shape_is_refused(pcam, name, values):
+    write(pcam / f"camelyonpatch_level_2_split_test_{name}.h5", name, values)
+    with pytest.raises(DataError, match=rf"test_{name}\.h5: .*PCam is expected as"):
         datasets.pcam(str(pcam))
 
 

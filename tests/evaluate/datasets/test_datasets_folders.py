@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import pytest
 
@@ -156,6 +157,32 @@ def test_wrong_choices_for_a_folder_are_explained(tmp_path, arguments, error, me
     public_sets.folders(tmp_path, n=2)
     with pytest.raises(error, match=message):
         datasets.folders(str(tmp_path), **arguments)
+
+
+@pytest.mark.parametrize(
+    "splits", [("train", "val"), ("Train", "Test"), ("train", "validation"), ("Val_set",)]
+)
+def test_splits_are_not_taken_for_classes(tmp_path, splits):
+    for split in splits:
+        for label in ("benign", "malignant"):
+            public_sets.picture(tmp_path / split / label / "1.png")
+    with pytest.raises(DataError, match=r"name of a split and not of a class, but there is no folder 'test'"):
+        datasets.folders(str(tmp_path))
+
+
+def test_a_split_of_any_name_is_not_taken_for_a_class_where_it_is_named(tmp_path):
+    public_sets.picture(tmp_path / "fold1" / "benign" / "1.png")
+    with pytest.raises(DataError, match="fold1: the name of a split"):
+        datasets.folders(str(tmp_path), test="fold2", train="fold1")
+
+
+def test_the_number_0_is_a_tile(lc25000, tmp_path):
+    with (lc25000 / "groups.csv").open(newline="") as stream:
+        rows = [{**row, "group_id": int(row["group_id"])} for row in csv.DictReader(stream)]
+    file = tmp_path / "groups.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    data = datasets.lc25000(str(lc25000), str(file))
+    assert "0" in {*data.test.groups, *data.train.groups}
 
 
 def test_a_picture_beside_the_classes_is_not_lost_silently(tmp_path):

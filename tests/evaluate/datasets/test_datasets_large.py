@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from pathclip.errors import DataError
 from pathclip.evaluate import datasets
+from pathclip.evaluate.datasets.large_pictures import CASE
 from pathclip.runtime.images import open_image
 from tests.evaluate import public_sets
+
+CONF = Path(__file__).parents[3] / "conf"
 
 
 @pytest.fixture
@@ -77,6 +83,20 @@ def test_cases_stay_whole(folder):
     sides = [{*part.groups} for part in (data.test, data.train, data.validation) if part]
     assert sum(len(side) for side in sides) == len(set.union(*sides)) == 8
     assert set.union(*sides) >= {"D201700", "18-09921"}
+
+
+def test_parts_of_one_specimen_are_one_case(tmp_path):
+    public_sets.digestpath_of_real_names(tmp_path)
+    data = read(tmp_path, levels=[1], side=32)
+    found = {}
+    for path, group in zip(data.test.paths, data.test.groups, strict=True):
+        found.setdefault(group, set()).add(path.rpartition(": ")[0].rpartition("/")[2].removesuffix(".jpg"))
+    assert found == {case: {*names} for case, names in public_sets.DIGESTPATH_NAMES.items()}
+
+
+def test_the_task_has_the_readers_expression_of_a_case():
+    config = yaml.safe_load((CONF / "task" / "digestpath.yaml").read_text())
+    assert config["dataset"]["case"] == CASE
 
 
 def test_the_number_of_patches_can_be_bounded_and_repeats(folder):

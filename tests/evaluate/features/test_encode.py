@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from pathclip.errors import DataError
+from pathclip.evaluate import datasets
 from pathclip.evaluate.datasets import LabelledImages
 from pathclip.evaluate.features import colour
 from pathclip.evaluate.features.encode import VARIANTS, data_hash, encode_dataset, encode_pictures
@@ -15,6 +17,7 @@ from pathclip.evaluate.profile import Profile
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Settings
 from pathclip.runtime.preprocess import open_image
+from tests import tiny_shards
 from tests.evaluate.encoders import BrokenEncoder, ColourEncoder
 from tests.tiny_shards import samples
 
@@ -219,6 +222,21 @@ def test_a_picture_that_cannot_be_read_ends_the_run_with_its_own_message():
 
     with pytest.raises(DataError, match=r"1\.jpg: cannot be read"):
         encode_pictures(unreadable, NAMES, [counting()])
+
+
+def test_pictures_that_are_fewer_than_when_the_run_began_are_named():
+    with pytest.raises(DataError, match=r"8\.jpg: is no longer there; 8 of 11 pictures could be read\. Were"):
+        encode_pictures(lambda _: iter(IMAGES[:8]), NAMES, [counting()], batch_size=4)
+
+
+def test_shards_that_are_written_again_during_a_run_are_named(tmp_path):
+    folder = tmp_path / "shards"
+    tiny_shards.write(folder, n=6)
+    images = datasets.labelled_shards(str(folder)).test
+    shutil.rmtree(folder)
+    tiny_shards.write(folder, n=4)
+    with pytest.raises(DataError, match=r"shards: s0004: is no longer there; 4 of 6 pictures"):
+        encode_dataset(images, [], VARIANTS, Settings())
 
 
 def test_no_pictures_give_empty_arrays():

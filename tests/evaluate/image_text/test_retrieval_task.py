@@ -8,7 +8,8 @@ import pytest
 
 from pathclip.errors import ConfigError, DataError
 from pathclip.evaluate import datasets
-from pathclip.evaluate.image_text import retrieval, retrieval_sections
+from pathclip.evaluate.image_text import retrieval, retrieval_figures, retrieval_sections
+from pathclip.evaluate.image_text.retrieval_figures import Search
 from pathclip.evaluate.image_text.retrieval_task import DIRECTIONS, Retrieval
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Settings
@@ -223,3 +224,19 @@ def test_hard_queries_have_each_text_once_and_a_wrong_first_place():
     rank = np.array([1, 7, 9, 3, 1, 7])
     texts = ["a", "b", "c", "c", "d", "b"]
     assert retrieval_sections._worst(rank, texts) == [2, 1]
+
+
+def test_fewer_resamples_of_very_many_groups_are_stated(pairs, monkeypatch):
+    monkeypatch.setattr(retrieval_figures, "_FEWEST_RESAMPLES", 7)
+    monkeypatch.setattr(retrieval_figures, "_DRAWS", 0)
+    result = Retrieval(pairs, variants=["plain"]).run("pairs", [], SETTINGS)
+    assert {one.context["resamples"] for one in result.scores} == {7}
+    assert any("intervals are of 7 resamples each" in line for line in result.remarks)
+
+
+def test_the_curve_of_chance_is_worked_out_once(monkeypatch):
+    counted, positives = [], retrieval.Relevance.positives
+    monkeypatch.setattr(retrieval.Relevance, "positives", lambda one: counted.append(1) or positives(one))
+    relevant = retrieval.Relevance("exact_pair", np.arange(30), np.arange(30))
+    retrieval_sections._curves(Search("plain", "text_to_image", relevant, {}), [], (1, 20))
+    assert len(counted) == 1

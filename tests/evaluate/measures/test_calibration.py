@@ -101,6 +101,14 @@ def test_adaptive_bins_hold_as_many_pictures_each():
     assert (np.diff(confidence) >= 0).all()
 
 
+def test_pictures_of_one_confidence_share_a_bin_whatever_order_they_came_in():
+    shares = np.tile([0.8, 0.2], (1000, 1))
+    truth = np.repeat([0, 1], [800, 200])  # 80 % right, as sure as that
+    for order in (np.arange(1000), np.random.default_rng(0).permutation(1000)):
+        sums = calibration.reliability_sums(shares, truth[order], np.arange(1000), 15, equal_mass=True)
+        assert calibration.calibration_error(sums.sum(axis=0)) == pytest.approx(0, abs=1e-9)
+
+
 def test_fitting_brings_the_error_of_an_overconfident_model_down():
     similarity, truth, groups = drawn(4000, 20)
 

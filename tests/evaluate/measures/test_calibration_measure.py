@@ -170,6 +170,29 @@ def test_few_groups_are_said_to_rule_nothing_out():
     assert result.fitted["fp32"]["none_threshold"] == -1
 
 
+def test_halves_too_small_for_the_threshold_that_is_stored_are_said():
+    result = Calibration().run(measured(part("test", 0, per_group=50), subjects=[FP32]))  # 12 groups
+    assert result.fitted["fp32"]["conformal_threshold"] < 1
+    assert find(result, "conformal_set_size").value > 3
+    assert any(
+        "a half of the 12 groups is too few for sets of less than all" in one for one in result.remarks
+    )
+    enough = Calibration().run(measured(part("test", 0), subjects=[FP32]))
+    assert not any("a half of the" in one for one in enough.remarks)
+
+
+def test_none_of_these_without_a_threshold_is_not_judged():
+    result = Calibration().run(measured(part("test", 0, per_group=25), subjects=[FP32]))  # 24 groups
+    assert result.fitted["fp32"]["none_threshold"] > -1
+    (line,) = [one for one in result.remarks if "'none of these'" in one]
+    assert (
+        "cannot be judged: too few groups to fit a threshold on, with one, two, three, four left out" in line
+    )
+    assert not any("rejected" in one.name for one in result.scores)
+    assert np.isfinite(find(result, "none_auroc_mean", definition="highest_similarity").value)
+    assert "<td>one</td>" in result.sections[1].html and "–</td>" in result.sections[1].html
+
+
 @pytest.mark.parametrize("subjects", [[FP32], [UNTRAINED]], ids=["one group", "no model"])
 def test_what_cannot_be_calibrated_gives_a_line_and_no_number(subjects):
     task = measured(part("test", 0, ["model fp32", "untrained fp32"], per_group=N), None, subjects)
@@ -178,11 +201,46 @@ def test_what_cannot_be_calibrated_gives_a_line_and_no_number(subjects):
     assert result.remarks[0].startswith("No calibration: ")
 
 
-def test_groups_on_both_sides_and_unknown_groups_are_said():
-    same = measured(part("x", 0), part("x", 1), [FP32])
-    assert any(
-        "200 groups are in the validation and in the test" in line for line in Calibration().run(same).remarks
+def test_validation_rows_that_are_tested_on_are_left_out_and_counted():
+    test, validation = part("test", 0), part("validation", 1)
+    clean = Calibration().run(measured(test, validation, [FP32]))
+    hashes = (*test.encoded.sha256[:50], *validation.encoded.sha256[50:])
+    leaking = dataclasses.replace(validation, encoded=dataclasses.replace(validation.encoded, sha256=hashes))
+    result = Calibration().run(measured(test, leaking, [FP32]))
+    (line,) = [one for one in result.remarks if one.startswith("Leaking split")]
+    assert "50 of 600 validation pictures were left out: 50 are themselves among the pictures to test" in line
+    assert (result.fitted["fp32"]["n"], clean.fitted["fp32"]["n"]) == (550, 600)
+    assert not any(one.startswith("Leaking") for one in clean.remarks)
+
+
+def test_validation_rows_nearly_tested_on_or_of_a_tested_group_are_left_out():
+    test, validation = part("test", 0), part("validation", 1)
+    rows = np.random.default_rng(0).integers(1, 1 << 63, (N, 8), dtype=np.uint64) | np.uint64(0xFFFFFFFF)
+    seen = np.random.default_rng(1).integers(1, 1 << 63, (N, 8), dtype=np.uint64) | np.uint64(
+        0xFFFFFFFF00000000
     )
+    rows[:20, 3] = seen[:20, 0] ^ np.uint64(0b111)  # three bits away, turned
+    groups = (*validation.images.groups[:-6], *test.images.groups[:6])
+    near = dataclasses.replace(
+        validation,
+        images=dataclasses.replace(validation.images, groups=groups),
+        encoded=dataclasses.replace(validation.encoded, perceptual=rows),
+    )
+    tested = dataclasses.replace(test, encoded=dataclasses.replace(test.encoded, perceptual=seen))
+    result = Calibration().run(measured(tested, near, [FP32]))
+    assert "20 are near-duplicates of such, and 6 more are of groups that are tested on" in result.remarks[0]
+    assert result.fitted["fp32"]["n"] == N - 26
+
+
+def test_validation_rows_that_are_all_tested_on_leave_the_halves():
+    same = dataclasses.replace(part("test", 0, grouped=False))
+    result = Calibration().run(measured(part("test", 0, grouped=False), same, [FP32]))
+    assert {one.context["fitted_on"] for one in result.scores} == {"the other half of the groups"}
+    assert "600 of 600 validation pictures were left out" in result.remarks[0]
+    assert result.about["fitted_on"] == "halves of the test groups"
+
+
+def test_unknown_groups_are_said():
     unknown = Calibration().run(measured(part("test", 0, grouped=False), subjects=[FP32]))
     assert any("Groups are not known here" in line for line in unknown.remarks)
 

@@ -144,3 +144,11 @@ def test_the_chart_shows_both_beside_zero_shot():
 def test_unknown_groups_are_said():
     result = FEW.run(task(split("train", groups=[""] * 90)))
     assert "Groups of the training rows are not known: shots are drawn by picture." in result.remarks
+
+
+def test_a_score_says_how_many_labels_were_learnt_from_and_what_centred_the_features():
+    result = FEW.run(task())
+    for one in result.scores:
+        assert one.context["learnt_from"] == 3 * one.context["shots"]
+        method = one.context.get("learnt_by", one.context["method"])
+        assert one.context.get("centred_by") == (90 if method == "simple_shot" else None)

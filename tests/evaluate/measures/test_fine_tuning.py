@@ -13,8 +13,10 @@ from pathclip.errors import ConfigError, DataError
 from pathclip.evaluate import stats
 from pathclip.evaluate.datasets import LabelledImages
 from pathclip.evaluate.features.encode import encode_pictures
+from pathclip.evaluate.marks import Marks
 from pathclip.evaluate.measures.fine_tuning import FineTuning, trainable
 from pathclip.evaluate.measures.tower_training import TunedTower, pixels_of
+from pathclip.evaluate.reporting.report import LEAK
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Measured, Settings, Split
 from pathclip.model.build import from_open_clip
@@ -163,6 +165,30 @@ class _Int8:
 
     def __init__(self, encoder):
         self.folder, self.name, self.runtime = encoder.folder, encoder.name, "onnx"
+        self.preprocess = encoder.preprocess
+
+
+def test_a_run_of_int8_alone_is_tuned_in_fp32_drawn_and_marked_if_the_model_leaks(measured, subject):
+    int8 = Subject("model", _Int8(subject.encoder), "abc")
+    leaking = replace(measured, subjects=[int8], marks=Marks({"model int8": True}))
+    result = replace(QUICK, fractions=(0.1,), epochs=1).run(leaking)
+    assert find(result, "balanced_accuracy").context["precision"] == "fp32"
+    assert f">{int8.encoder.name}</text>" in result.sections[0].html
+    assert all(one.context["marks"] == [LEAK] for one in result.scores)
+
+
+def test_no_part_of_the_labels_with_every_class_gives_a_line_and_no_figure(measured):
+    """A class that most of no group are of is drawn with another's group, or not at all."""
+    truth, groups = np.zeros(40, np.int64), np.arange(40) // 4
+    truth[0] = 1
+    images = replace(measured.train.images, groups=tuple(f"train{number}" for number in groups))
+    train = replace(measured.train, truth=truth, groups=groups, images=images)
+    result = replace(QUICK, fractions=(0.1,)).run(replace(measured, train=train))
+    assert result.scores == ()
+    assert result.remarks == (
+        "10% of the labels left out: not every class is among them.",
+        "Fine-tuning not measured: no part of the labels has an example of every class.",
+    )
 
 
 def test_no_encoder_with_weights_gives_a_line_and_no_figure(measured, tiny_model):

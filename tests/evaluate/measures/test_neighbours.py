@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
+from pathclip.evaluate.marks import Marks
 from pathclip.evaluate.measures import neighbours
 from pathclip.evaluate.measures.neighbours import Neighbours, votes
+from pathclip.evaluate.reporting.report import SOLVED_BY_COLOUR
 from tests.evaluate.learning_cases import FP32, SUBJECTS, find, split, task
 
 TRAIN, TEST = split("train", 90), split("test", 60)
@@ -51,3 +55,13 @@ def test_without_training_rows_there_is_a_line_and_no_figure():
     result = Neighbours().run(task(None, TEST))
     assert result.scores == ()
     assert result.remarks == ("Nearest neighbours not measured: the task has no rows to learn from.",)
+
+
+def test_what_the_colours_of_the_task_solve_is_marked_and_shown():
+    result = Neighbours(k=9).run(replace(task(TRAIN, TEST), marks=Marks(colour_only={"plain": 0.99})))
+    for one in result.scores:
+        solved = one.context.get("role") == "model"
+        assert one.context.get("marks", []) == [SOLVED_BY_COLOUR] * solved, one.context
+    lines = [line for line in result.remarks if "solved by colour" in line]
+    assert len(lines) == 2 and lines[0].endswith("colours alone 0.990.")
+    assert f'<span class="mark">{SOLVED_BY_COLOUR}</span>' in result.sections[0].html

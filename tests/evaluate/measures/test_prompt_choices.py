@@ -12,10 +12,11 @@ from pathclip.evaluate.measures.prompt_choices import (
     METRICS,
     QUANTILES,
     PromptChoices,
+    Tried,
     answers,
     prompt_choices,
 )
-from pathclip.evaluate.measures.prompt_sections import _decisive, part_means
+from pathclip.evaluate.measures.prompt_sections import _decisive, part_means, prompt_remarks
 from pathclip.evaluate.subjects import Subject
 from pathclip.runtime.classify import fill
 from tests.evaluate.encoders import BrokenEncoder, ColourEncoder
@@ -123,6 +124,26 @@ def test_each_score_names_the_choice_that_reached_it(task, result):
             (template,) = context["prompts"]["templates"]
             said = by_hand(task, subject, context["variant"], template, words)
             assert metrics.balanced_accuracy_score(task.test.truth, said) == pytest.approx(one.value)
+
+
+def test_remark_and_distribution_have_the_median_and_quartiles_that_the_scores_have(result):
+    model = [one for one in result.scores if one.name.startswith("balanced_accuracy_prompt_")]
+    for line, found in zip(result.remarks, result.about["distributions"], strict=True):
+        own = {
+            one.name.removeprefix("balanced_accuracy_prompt_"): one.value
+            for one in model
+            if all(one.context[key] == found[key] for key in ("by", "variant"))
+        }
+        assert found["balanced_accuracy"]["quantiles"] == pytest.approx(own)
+        assert f"median {own['median']:.3f})" in line
+
+
+def test_the_median_of_a_remark_is_that_of_a_choice_and_no_mean_of_two():
+    choices = prompt_choices({"one": ["one"], "two": ["two"]}, TEMPLATES, 10, 0)
+    subject = Subject("model", ColourEncoder(), "abc")
+    tried = Tried(subject, "plain", dict.fromkeys(METRICS, np.array([0.2, 0.4])), dict.fromkeys(METRICS, 0.3))
+    (line,) = prompt_remarks(choices, [tried])
+    assert "all 2 choices; median 0.200)" in line
 
 
 def test_both_precisions_and_both_variants_are_measured(result):

@@ -8,7 +8,15 @@ import subprocess
 
 import pytest
 
-from pathclip.evaluate.reporting.paper_tables import Table, caption, latex, latex_text, markdown, write_tables
+from pathclip.evaluate.reporting.paper_tables import (
+    Table,
+    caption,
+    latex,
+    latex_text,
+    markdown,
+    markdown_text,
+    write_tables,
+)
 from pathclip.types import Score
 from tests.evaluate.reporting.test_report import figures
 
@@ -20,7 +28,32 @@ def test_every_row_has_as_many_cells_as_the_head_and_figures_stand_right():
     assert lines[1] == "|---|---:|"
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines[:4]} == {3}
     assert r"a\|b \<i\> \*" in lines[2]
-    assert lines[-1] == "Odd & 50 %_{x}"
+    assert lines[-1] == r"Odd & 50 %\_{x}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("![x](y) [c](z)", r"\!\[x\](y) \[c\](z)"),
+        ("_a_ *b* `c` ~~d~~", r"\_a\_ \*b\* \`c\` \~\~d\~\~"),
+        ("&lt; and & and R&D", r"\&lt; and & and R&D"),
+        ("two\n# lines", "two # lines"),
+        ("# a", r"\# a"),
+        ("1. a", r"1\. a"),
+        ("- a", r"\- a"),
+        ("-0.5 and 1.5", "-0.5 and 1.5"),
+    ],
+)
+def test_markdown_takes_no_character_for_a_command(text, expected):
+    assert markdown_text(text) == expected
+
+
+def test_title_and_remarks_are_plain_text_in_markdown(tmp_path):
+    bad = "<script>alert(1)</script> ![x](y)"
+    write_tables(tmp_path, f"Evaluation of {bad}", figures("t"), {"t": [bad]})
+    text, plain = (tmp_path / "report.md").read_text(), r"\<script\>alert(1)\</script\> \!\[x\](y)"
+    assert f"# Evaluation of {plain}" in text and f"- {plain}" in text
+    assert "<script" not in text.replace(r"\<script", "")
 
 
 def test_latex_takes_no_character_for_a_command():
@@ -48,6 +81,7 @@ def test_both_files_hold_every_headline_figure_with_its_marks(tmp_path):
     scores = figures("task_1", ["leak"])
     write_tables(tmp_path, "Evaluation of m", scores, {"task_1": ["A remark."]})
     text, tex = (tmp_path / "report.md").read_text(), (tmp_path / "report.tex").read_text()
+    text = re.sub(r"\\([\[\]])", r"\1", text)
     for value in ("0.900 [0.800, 1.000] (leak)", "0.600 [0.500, 0.700]", "0.850", "-0.010 [-0.020, 0.000]"):
         assert value in text and value in tex
     assert "- A remark." in text and "not for diagnosis" in text
