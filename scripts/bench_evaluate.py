@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--precision", default="int8")
     parser.add_argument("overrides", nargs="*", help="passed on to pathclip evaluate")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     table = make_patches(arguments.folder, arguments.pictures)
     print(f"{cpu()}; {arguments.pictures:,} JPEG patches of {SIZE} px; {arguments.model}\n")
     with tempfile.TemporaryDirectory(prefix="bench-evaluate-") as work:
