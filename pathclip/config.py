@@ -201,13 +201,13 @@ def _type_name(hint: Any) -> str:
     if hint is bool:
         return "bool (true or false)"
     if hint is type(None):
-        return "None"
+        return "null"
     if typing.get_origin(hint) is None and hasattr(hint, "__name__"):
         return str(hint.__name__)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         # What no config can hold, such as a tensor, would only puzzle.
         choices = [choice for choice in typing.get_args(hint) if not _is_foreign(choice)]
-        return " | ".join(map(_type_name, choices))
+        return " or ".join(map(_type_name, choices))
     return str(hint).replace("typing.", "")
 
 

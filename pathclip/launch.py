@@ -108,12 +108,14 @@ def launch(
     if not own_configs:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     failure: list[BaseException] = []
+    started = False
     jobs: list[SweepJob] = []
     sweep_folder = Path()
 
     @hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")
     def main(cfg: Any) -> Any:
-        nonlocal sweep_folder
+        nonlocal sweep_folder, started
+        started = True
         # In a sweep every job gets a folder of its own, whatever `out` says.
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         with open_dict(cfg):
@@ -159,13 +161,17 @@ def launch(
     except OmegaConfBaseException as error:
         print(f"pathclip {verb}: {_first_line(error)}", file=sys.stderr)
         return 1
-    except OSError as error:
-        if error.errno not in _OF_THE_MACHINE:
+    except (OSError, ValueError) as raised:
+        # Where the log cannot be opened, Python's logging has the reason as the cause of a ValueError.
+        fault = raised if isinstance(raised, OSError) else raised.__cause__
+        if not isinstance(fault, OSError) or (started and fault.errno not in _OF_THE_MACHINE):
             raise
-        what = error.strerror
-        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        what = fault.strerror
+        if fault.errno in (errno.EEXIST, errno.ENOTDIR):
             what = "a file, not a folder; name another out"
-        print(f"pathclip {verb}: {error.filename or 'writing'}: {what}", file=sys.stderr)
+        elif not started:
+            what = f"cannot be written to ({what}); name another out"
+        print(f"pathclip {verb}: {fault.filename or 'writing'}: {what}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"pathclip {verb}: stopped", file=sys.stderr)
@@ -217,25 +223,32 @@ def _first_choices(overrides: list[str]) -> list[str]:
     chosen = []
     for word in overrides:
         try:
-            override = parser.parse_override(word)
+            (override,) = parser.parse_overrides([word])
             if not override.is_sweep_override():
                 chosen.append(word)
             elif override.is_discrete_sweep() and not isinstance(override.value(), Glob):
                 chosen.append(f"{override.get_key_element()}={next(override.sweep_string_iterator())}")
         except HydraException as error:
-            raise ConfigError(_first_line(error)) from None
+            raise ConfigError(_explain("", error, [word])) from None
     return chosen
 
 
 def _explain(verb: str, error: Exception, overrides: list[str]) -> str:
     """One line that says which override is wrong and what would be right."""
+    from hydra.errors import OverrideParseException
+
     text = str(error)
+    if isinstance(error, OverrideParseException):
+        typed = dict(zip(_for_hydra(verb, overrides), overrides, strict=True))
+        return _malformed(typed.get(error.override, error.override), _first_line(error))
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match.group(1)
-        return f"'{key}': there is no such key.{nearest_key(verb, key)}"
-    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+        return _new_entry(verb, key, overrides) or f"'{key}': there is no such key.{nearest_key(verb, key)}"
+    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", text):
         group, name = match.groups()
         options = sorted(p.stem for p in (config_dir() / group).glob("*.yaml"))
+        if options and not name:
+            return f"{group}=: name at least one. Known: {', '.join(options)}"
         if options:
             return f"{group}={name}: there is no such config.{nearest(name, options)}"
     if match := re.search(r"Could not override '?(\S+?)'?\.? ?No match", text):
@@ -243,6 +256,48 @@ def _explain(verb: str, error: Exception, overrides: list[str]) -> str:
     if match := re.search(r"Key '([^']+)' is not in struct", text):
         return f"'{match.group(1)}': there is no such key.{nearest_key(verb, match.group(1))}"
     return _first_line(error)
+
+
+def _malformed(word: str, reason: str) -> str:
+    """What Hydra's grammar does not take, and how it is written instead, in quotes for the shell."""
+    key, _, value = word.partition("=")
+    parent, _, name = key.rpartition(".")
+    if " " in name and parent:
+        inside = f"{{{name}: {value or '…'}}}"
+        return f"'{key}': no key that is typed can have a space; write \"{parent}={inside}\""
+    if value and value[0] not in "'\"" and not (value[0] in "[{" and value[-1] in "]}"):
+        quoted = value.replace("'", "\\'")
+        return f"'{word}': Hydra needs inner quotes around such a value: \"{key}='{quoted}'\""
+    reason = reason.partition("Exception: ")[2] or reason
+    return f"'{word}': not well-formed ({reason}); a text with signs such as ^ or + in it needs inner quotes"
+
+
+def _new_entry(verb: str, key: str, overrides: list[str]) -> str:
+    """How an entry is added to a mapping that is free to have more; '' if that is not what went wrong."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import DictConfig, OmegaConf
+
+    word = next((word for word in overrides if word.startswith(f"{key}=")), None)
+    if word is None:
+        return ""
+    try:
+        cfg = compose(verb, [other for other in overrides if not other.startswith(f"{key}=")])
+    except ConfigError:  # another of them is wrong too, and is told next
+        return ""
+    given = OverridesParser.create().parse_override(word).value()
+    place = OmegaConf.select(cfg, key)
+    if isinstance(place, DictConfig) and isinstance(given, dict):
+        new = next((str(name) for name in given if str(name) not in place), "")
+        if new:
+            added = f"+{key}={{{new}: …}}"
+            return f"'{key}' has no entry '{new}'; to add it to those that are there: \"{added}\""
+        return ""
+    parent, _, name = key.rpartition(".")
+    mapping, owner = (OmegaConf.select(cfg, path) for path in (parent, parent.rpartition(".")[0]))
+    # A built object takes its own keys only, but a mapping that is an argument of one takes any.
+    if isinstance(mapping, DictConfig) and "_target_" not in mapping and "_target_" in (owner or ()):
+        return f"'{parent}' has no entry '{name}'; to add it to those that are there: +{key}=…"
+    return ""
 
 
 def nearest_key(verb: str, key: str) -> str:

@@ -182,7 +182,15 @@ def test_a_table_shows_the_set_and_what_it_was_calibrated_on(call, calibrated, i
     _, out, _ = call("classify", calibrated, images / "blue.png", "--task", "colours", "--top", 1)
     path, first, note = out.splitlines()
     assert path == str(images / "blue.png") and first.endswith("  cold")
-    assert note == "  calibrated on colours; 90% set: cold"
+    assert note == "  calibrated on colours, n 120 in 40 groups; 90% set: cold"
+
+
+def test_a_calibration_on_trained_pictures_says_so(call, calibrated, images):
+    leaking = tiny_calibration.entry(calibrated, marks=["leak"])
+    tiny_calibration.write(calibrated, {"colours": {"int8": leaking}})
+    given = ("classify", calibrated, images / "blue.png", "--task", "colours")
+    assert "calibrated on colours (leak: the model was trained on its pictures), n 120" in call(*given)[1]
+    assert json.loads(call(*given, "--json")[1])["calibrated"]["marks"] == ["leak"]
 
 
 def test_a_picture_that_resembles_no_class_is_said_to(call, tmp_path, images):

@@ -60,6 +60,55 @@ def test_a_file_where_the_output_folder_should_be_is_one_line(tmp_path, verb):
     assert run.stderr.startswith(f"pathclip {verb}: ") and run.stderr.count("\n") == 1
 
 
+def test_an_output_folder_whose_log_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "run" / "launch.log").mkdir(parents=True)
+    command = [sys.executable, "-m", "pathclip.evaluate", f"out={tmp_path / 'run'}", "task=lc25000"]
+    run = subprocess.run([*command, f"model={tmp_path}"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"pathclip evaluate: {tmp_path / 'run'}") and run.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="nobody can make a folder in /proc")
+def test_an_output_folder_that_nobody_can_make_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "pathclip.evaluate", "out=/proc/nowrite", "task=lc25000"]
+    run = subprocess.run([*command, f"model={tmp_path}"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith("pathclip evaluate: /proc/nowrite: cannot be written to (")
+    assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "typed", "written"),
+    [
+        ("folders", "tasks.folders.dataset.group=^[^_]+", "tasks.folders.dataset.group='^[^_]+'"),
+        (
+            *("lc25000", "tasks.lc25000.classes.lung adenocarcinoma=[]"),
+            "tasks.lc25000.classes={lung adenocarcinoma: []}",
+        ),
+        (
+            *("oral_oscc", "tasks.oral_oscc.classes={normal oral epithelium: [a], gastric cancer: [b]}"),
+            "+tasks.oral_oscc.classes={gastric cancer: …}",
+        ),
+        ("oral_oscc", "tasks.oral_oscc.classes.gastric=[b]", "+tasks.oral_oscc.classes.gastric=…"),
+    ],
+)
+def test_what_hydra_does_not_take_is_told_in_the_form_that_it_takes(task, typed, written):
+    with pytest.raises(ConfigError) as caught:
+        launch.compose("evaluate", [f"task={task}", typed])
+    assert written in str(caught.value) and "\n" not in str(caught.value)
+    launch.compose("evaluate", [f"task={task}", written.replace("…", "[a]")])
+
+
+def test_a_sweep_is_told_the_form_that_hydra_takes_too():
+    with pytest.raises(ConfigError, match=r"inner quotes .*\"tasks\.folders\.dataset\.group='\^a'\""):
+        launch._check("evaluate", ["-m", "task=folders", "tasks.folders.dataset.group=^a"])
+
+
+def test_a_group_without_a_name_gets_the_names_that_there_are():
+    with pytest.raises(ConfigError, match=r"measure=: name at least one\. Known: calibration, few_shot"):
+        launch.compose("evaluate", ["measure="])
+
+
 def test_a_misspelt_group_gets_the_group():
     with pytest.raises(ConfigError, match=r"Did you mean .*experiment"):
         launch.compose("train", ["experimnt=demo"])

@@ -24,6 +24,7 @@ pathclip classify model-int8 'tiles/*.png' --labels "tumour,normal" --templates 
 pathclip classify model-int8 tiles/ --task lc25000
 """
 BATCH = 16
+_MARKS = {"leak": "leak: the model was trained on its pictures"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +176,14 @@ def _table(path: Path, answer: Answer, question: _Question, top: int | None) -> 
             nearest = max(label.similarity for label in answer.labels)
             lines.append(f"  none of these? similarity {nearest:.3f}, below {found.none_threshold:.3f}")
         members = ", ".join(answer.possible) or "no class is probable enough"
-        lines.append(f"  calibrated on {found.task}; {found.coverage:.0%} set: {members}")
+        lines.append(f"  calibrated on {_fitted_on(found)}; {found.coverage:.0%} set: {members}")
     return "\n".join(lines)
+
+
+def _fitted_on(found: Calibrated) -> str:
+    """'lc25000 (leak: the model was trained on its pictures), n 732 in 247 groups'."""
+    marks = "; ".join(_MARKS.get(mark, mark) for mark in found.marks)
+    return f"{found.task}{f' ({marks})' if marks else ''}, n {found.n} in {found.groups} groups"
 
 
 def _described(found: Calibrated) -> dict[str, Any]:
@@ -185,6 +192,7 @@ def _described(found: Calibrated) -> dict[str, Any]:
         "coverage": found.coverage,
         "n": found.n,
         "groups": found.groups,
+        "marks": list(found.marks),
         "logit_scale": found.logit_scale,
         "none_threshold": found.none_threshold,
         "classes": {name: list(words) for name, words in found.classes.items()},

@@ -11,16 +11,16 @@ from pathclip.launch import launch
 
 
 def task_list(arguments: Sequence[str]) -> list[str]:
-    """Turns `task=a,b` into `task=[a,b]`: both tasks in one run, which Hydra writes with brackets.
+    """Turns `task=a,b` into `task=[a,b]`, and so for `measure`: both in one run, as Hydra writes it.
 
-    >>> task_list(["model=m", "task=lc25000,oral_oscc"])
-    ['model=m', 'task=[lc25000,oral_oscc]']
+    >>> task_list(["model=m", "task=lc25000,oral_oscc", "measure=prompts,few_shot"])
+    ['model=m', 'task=[lc25000,oral_oscc]', 'measure=[prompts,few_shot]']
 
     With `-m` the comma means a sweep, one run per task, and nothing is changed.
     """
     if "-m" in arguments or "--multirun" in arguments:
         return list(arguments)
-    return [re.sub(r"^task=([\w/-]+(?:,[\w/-]+)+)$", r"task=[\1]", word) for word in arguments]
+    return [re.sub(r"^(task|measure)=([\w/-]+(?:,[\w/-]+)+)$", r"\1=[\2]", word) for word in arguments]
 
 
 def _run(cfg: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathclip.config import build, check_values, config_dir, output_folder
 from pathclip.errors import ConfigError
 from pathclip.evaluate.outputs import EvaluateResult, record, write_results
 from pathclip.evaluate.profile import Profile
-from pathclip.evaluate.reporting.terminal import print_profile, print_scores
+from pathclip.evaluate.reporting.terminal import print_profile, print_remarks, print_scores
 from pathclip.evaluate.subjects import load_subjects
 from pathclip.evaluate.task import Settings, Task, TaskResult
 from pathclip.model_folder import CARD
@@ -56,13 +57,12 @@ def evaluate(cfg: Any) -> EvaluateResult:
         profile=profile,
     )
     tasks: Mapping[str, Task] = {name: build(node, f"tasks.{name}") for name, node in cfg.tasks.items()}
-    if cfg.record and not (Path(str(cfg.model)) / CARD).is_file():
-        raise ConfigError(f"record: {cfg.model} has no {CARD} to put scores into; leave record=true out")
     subjects = load_subjects(str(cfg.model), cfg.runtime, cfg.precision, cfg.untrained)
 
     results: dict[str, TaskResult] = {}
     try:
         for name, task in tasks.items():
+            print(f"task {name}", file=sys.stderr)
             with profile.part("metrics", name):
                 results[name] = task.run(name, subjects, settings)
     except BaseException:
@@ -75,6 +75,7 @@ def evaluate(cfg: Any) -> EvaluateResult:
     if cfg.record:
         record(str(cfg.model), result.scores, results)
     print_scores(result.scores)
+    print_remarks({name: one.remarks for name, one in results.items()}, settings)
     print_profile(profile)
     print(f"report: {result.html}")
     return result
@@ -97,3 +98,15 @@ def _check(cfg: Any) -> None:
     if not cfg.tasks:
         known = sorted(file.stem for file in (config_dir() / "task").glob("*.yaml"))
         raise ConfigError(f"task: name at least one, as in task={known[0]}. Known: {', '.join(known)}")
+    if cfg.record:
+        _check_record(str(cfg.model), cfg.limit)
+
+
+def _check_record(folder: str, limit: int | None) -> None:
+    """Before the long work: what is to be kept must be of whole tasks, and there must be a place for it."""
+    if limit is not None:
+        raise ConfigError(f"record: figures of limit={limit} are not kept; leave out record=true or limit")
+    if Path(folder).is_dir() and not (Path(folder) / CARD).is_file():
+        raise ConfigError(f"record: {folder} has no {CARD} to put scores into; leave record=true out")
+    if Path(folder).is_dir() and not os.access(folder, os.W_OK):
+        raise ConfigError(f"record: {folder} cannot be written to; leave record=true out, or copy the folder")

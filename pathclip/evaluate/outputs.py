@@ -59,7 +59,8 @@ def write_results(
             out / answers.NAME, [one for result in results.values() for one in result.answers]
         )
         name = subjects[0].encoder.name if subjects else "no model"
-        title = f"Evaluation of {name}"
+        limited = f", {settings.limit} pictures of each split at most" if settings.limit else ""
+        title = f"Evaluation of {name}{limited}"
         remarks = {name: result.remarks for name, result in results.items()}
         write_tables(out, title, scores, remarks)
     values = asdict(replace(settings, profile=None))
@@ -88,8 +89,12 @@ def write_results(
 def record(folder: str, scores: Sequence[Score], results: Mapping[str, TaskResult]) -> None:
     """Puts the scores, and what was fitted for `pathclip classify`, into the model folder's card.
 
-    What was fitted on other tasks stays.
+    Scores of other tasks stay, and what was fitted on other tasks or in other precisions.
     """
-    fitted: dict[str, Any] = {name: dict(result.fitted) for name, result in results.items() if result.fitted}
-    earlier = open_model_folder(folder, verify=False).card.get("calibration") or {}
-    update_card(folder, scores=[asdict(score) for score in scores], calibration={**earlier, **fitted})
+    card = open_model_folder(folder, verify=False).card
+    calibration: dict[str, Any] = dict(card.get("calibration") or {})
+    for name, result in results.items():
+        if result.fitted:
+            calibration[name] = {**calibration.get(name, {}), **result.fitted}
+    others = [one for one in card.get("scores") or [] if one.get("context", {}).get("task") not in results]
+    update_card(folder, scores=[*others, *map(asdict, scores)], calibration=calibration)

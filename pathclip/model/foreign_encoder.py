@@ -117,10 +117,13 @@ def tokenizer_content(path: Path, text: TextRules) -> tuple[str, int]:
     """Content of a `tokenizer.json`, and the id that fills short texts.
 
     Raises:
-        ModelFolderError: no tokenizer, or it does not know the token that fills texts.
+        ModelFolderError: no tokenizer, or it does not know the token that fills texts, or has tokens that the
+            model has not.
     """
     if not text.files:
-        return clip_tokenizer_json(), 0
+        content = clip_tokenizer_json()
+        _check_vocabulary(path, "CLIP's own tokenizer", content, text)
+        return content, 0
     file = path / text.files[0]
     if file.stat().st_size > MAX_JSON_BYTES:
         raise ModelFolderError(f"{file}: larger than {MAX_JSON_BYTES >> 20} MiB, refused")
@@ -133,9 +136,23 @@ def tokenizer_content(path: Path, text: TextRules) -> tuple[str, int]:
         raise
     except Exception as error:  # the Rust side raises plain Exception
         raise ModelFolderError(f"{file}: not a tokenizer ({error})") from error
+    _check_vocabulary(path, text.files[0], content, text)
     if pad_id is None:
         raise ModelFolderError(f"{file}: has no token '{text.pad_token}' to fill short texts with")
     return content, int(pad_id)
+
+
+def _check_vocabulary(path: Path, name: str, content: str, text: TextRules) -> None:
+    """Refuses ids for which the text tower has no embedding: torch's own words for it name no folder."""
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+    tokens = HuggingFaceTokenizer.from_str(content).get_vocab(with_added_tokens=True)
+    needed = max(tokens.values(), default=-1) + 1
+    if text.vocabulary is not None and needed > text.vocabulary:
+        raise ModelFolderError(
+            f"{path}: {name} has {needed} tokens, but the model has embeddings for {text.vocabulary}; "
+            "the two are not of one model"
+        )
 
 
 def preprocess_card(described: ForeignFolder) -> dict[str, Any]:

@@ -27,6 +27,7 @@ _OPEN_CLIP_WEIGHTS = (
 )
 _TRANSFORMERS_WEIGHTS = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_CLIP_VOCABULARY = 49_408
 _MOST = 1 << 24  # above any width, vocabulary or number of layers of a real model
 
 # How a text is put before it is split into tokens: by open_clip's functions of these names, or as it is.
@@ -42,12 +43,14 @@ class TextRules:
         files: those of the folder that hold the tokenizer; none for CLIP's own, which open_clip brings.
         context_length: tokens per text.
         pad_token: fills short texts; None for the id 0.
+        vocabulary: tokens that the model has embeddings for; None if its config does not say.
     """
 
     cleaning: Cleaning
     files: tuple[str, ...]
     context_length: int
     pad_token: str | None
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +126,10 @@ def _of_open_clip(path: Path) -> ForeignFolder:
         text_config = _open_clip_text_config(path, str(text["hf_model_name"]))
         files.append(TEXT_CONFIG)
     context_length = _count(file, "text_cfg.context_length", text.get("context_length", 77), 4096)
-    rules = TextRules("lower", (), context_length, None)
+    vocabulary = _vocabulary(text if text_config is None else text_config)
+    rules = TextRules("lower", (), context_length, None, vocabulary)
     if text.get("hf_tokenizer_name"):
-        rules = TextRules("whitespace", _tokenizer_files(path), context_length, _pad_token(path))
+        rules = TextRules("whitespace", _tokenizer_files(path), context_length, _pad_token(path), vocabulary)
     try:
         # open_clip too takes the size from the tower and not from the preprocess.
         preprocess = Preprocess.from_card(
@@ -185,6 +189,7 @@ def _of_transformers(path: Path) -> ForeignFolder:
         _tokenizer_files(path, also=("vocab.json", "merges.txt")),
         _count(file, "text_config.max_position_embeddings", length, 4096),
         _pad_token(path, "<|endoftext|>"),
+        _vocabulary(towers["text_config"]),
     )
     preprocess = clip_preprocess(values, str(path / preprocessor))
     side = towers["vision_config"].get("image_size", 224)
@@ -283,6 +288,12 @@ def _pad_token(path: Path, default: str | None = None) -> str:
     if default is None:
         raise ModelFolderError(f"{path}: no pad_token in tokenizer_config.json, so texts cannot be filled up")
     return default
+
+
+def _vocabulary(config: Mapping[str, Any]) -> int | None:
+    """Tokens of a text tower; CLIP's own number where a config of open_clip's or CLIPModel's has none."""
+    found = config.get("vocab_size", None if "model_type" in config else _CLIP_VOCABULARY)
+    return found if isinstance(found, int) else None
 
 
 def _object(file: Path) -> dict[str, Any]:

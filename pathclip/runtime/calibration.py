@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 ConformalMethod = Literal["lac", "aps"]
 CONFORMAL_METHODS: tuple[ConformalMethod, ...] = ("lac", "aps")
 MOST_TASKS, MOST_CLASSES, MOST_PROMPTS, MOST_LETTERS = 1000, 10_000, 100_000, 1000
+MOST_MARKS = 100
 MOST_COUNT = 1 << 53  # what a JSON number keeps exactly
 LARGEST_SCALE = 1e6
 
@@ -49,6 +50,7 @@ class Calibrated:
         model_hash: of the weights, see `ModelFolder.hash`.
         data_hash: of the pictures, see `pathclip.evaluate.features.encode.data_hash`.
         code_version: of the code that fitted.
+        marks: what is held against it: 'leak' where the model was trained on pictures of the task.
     """
 
     task: str
@@ -66,12 +68,14 @@ class Calibrated:
     model_hash: str
     data_hash: str
     code_version: str
+    marks: tuple[str, ...] = ()
 
     def entry(self) -> dict[str, Any]:
         """What the card keeps under task and precision: everything but these two."""
         entry = asdict(self)
         entry["classes"] = {name: list(words) for name, words in self.classes.items()}
         entry["templates"] = list(self.templates)
+        entry["marks"] = list(self.marks)
         return {key: value for key, value in entry.items() if key not in ("task", "precision")}
 
     def answer(self, similarities: NDArray[Any]) -> Answer:
@@ -180,13 +184,14 @@ def of_task(folder: ModelFolder, task: str, precision: str) -> Calibrated:
     """
     every = read_calibrations(folder)
     mine = {one.precision: one for one in every if one.task == task}
-    how = f"pathclip evaluate model={folder.path} task={task} measure=calibration record=true"
     if not mine:
         known = ", ".join(dict.fromkeys(one.task for one in every))
         raise DataError(
             f"{folder.path}: no calibrated task '{task}'. "
-            + (f"It has: {known}" if known else f"It has none; to make one: {how}")
+            # Not the name that was asked for: it may be a slip.
+            + (f"It has: {known}" if known else f"It has none; to make one: {_how(folder, 'NAME')}")
         )
+    how = _how(folder, task)
     if precision not in mine:
         raise DataError(
             f"{folder.path}: task '{task}' is calibrated for {', '.join(mine)}, not for {precision}; "
@@ -195,6 +200,10 @@ def of_task(folder: ModelFolder, task: str, precision: str) -> Calibrated:
     if mine[precision].model_hash != folder.hash:
         raise DataError(f"{folder.path}: task '{task}' was calibrated with other weights; again: {how}")
     return mine[precision]
+
+
+def _how(folder: ModelFolder, task: str) -> str:
+    return f"pathclip evaluate model={folder.path} task={task} measure=calibration record=true"
 
 
 def of_classes(folder: ModelFolder, classes: Iterable[str], precision: str) -> Calibrated | None:
@@ -252,6 +261,7 @@ def _read(key: str, task: str, precision: str, entry: Mapping[str, Any]) -> Cali
         model_hash=text("model_hash"),
         data_hash=text("data_hash"),
         code_version=text("code_version"),
+        marks=_marks(entry.get("marks", []), f"{key}.marks"),
     )
 
 
@@ -264,6 +274,13 @@ def _classes(value: Any, key: str) -> dict[str, tuple[str, ...]]:
 def _texts(value: Any, key: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not 1 <= len(value) <= MOST_PROMPTS:
         raise ModelFolderError(f"{key} must be a list of one text or more")
+    return tuple(_text(one, key) for one in value)
+
+
+def _marks(value: Any, key: str) -> tuple[str, ...]:
+    """Optional: cards of earlier versions have none."""
+    if not isinstance(value, list) or len(value) > MOST_MARKS:
+        raise ModelFolderError(f"{key} must be a list of at most {MOST_MARKS} texts")
     return tuple(_text(one, key) for one in value)
 
 

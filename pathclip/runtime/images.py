@@ -61,7 +61,7 @@ def open_image(
         if draft_to is not None:
             image.draft("RGB", (draft_to, draft_to))
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(ImageOps.exif_transpose(image), name)
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -72,15 +72,37 @@ def open_image(
         raise DataError(f"{name}: cannot be decoded ({error})") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in 8-bit RGB: alpha is dropped, and of 16-bit grey the high byte is kept."""
+def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
+    """The image in 8-bit RGB: alpha is dropped, and of 16-bit grey the high byte is kept.
+
+    Args:
+        image: of any mode.
+        name: what messages call it.
+
+    Raises:
+        DataError: its values are floating and cannot be those of a picture of 0 to 255.
+    """
     if image.mode == "RGB":
         return image
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow would clip at 255 and so turn nearly every 16-bit picture white.
         grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        _check_floats(np.asarray(image), name)
     return image.convert("RGB")
+
+
+def _check_floats(values: NDArray[np.float32], name: str) -> None:
+    """Refuses what Pillow would make black or white without a word."""
+    if not np.isfinite(values).all():
+        raise DataError(f"{name}: floating values of which some are not finite (NaN or infinity); no picture")
+    least, most = float(values.min()), float(values.max())
+    if least < 0 or most > 255 or 0 < most <= 1:
+        raise DataError(
+            f"{name}: floating values from {least:g} to {most:g}, but 0 is black here and 255 white; "
+            "save it with 8 bits per channel"
+        )
 
 
 def printable(path: Path) -> str:

@@ -12,8 +12,10 @@ import pytest
 from pathclip.errors import ConfigError, DataError, ModelFolderError
 from pathclip.evaluate.__main__ import task_list
 from pathclip.evaluate.evaluate import code_version, evaluate
+from pathclip.evaluate.outputs import record
 from pathclip.evaluate.reporting.terminal import print_scores
 from pathclip.evaluate.subjects import load_subjects
+from pathclip.evaluate.task import TaskResult
 from pathclip.launch import compose
 from pathclip.model_folder import open_model_folder
 from pathclip.types import Score
@@ -84,7 +86,7 @@ def test_a_long_name_stands_above_the_table_once_and_not_folded_into_its_rows(ca
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == f"model: {name}"
     assert re.split(r" {2,}", lines[2]) == [
-        *("t", "balanced accuracy", "model int8 (onnx)", "0.900 [0.800, 1.000]")
+        *("t", "balanced accuracy", "model int8 (onnx)", "0.900 [0.800, 1.000]", "10")
     ]
     assert len(lines) == 4 and max(map(len, lines[1:])) < 80
 
@@ -94,9 +96,11 @@ def test_the_same_run_gives_the_same_report(run):
     assert run().json.read_bytes() == first
 
 
-def test_a_limit_shortens_every_task(run):
+def test_a_limit_shortens_every_task_and_is_told(run, capsys):
     result = run("limit=8")
     assert max(score.n for score in result.scores) == 8
+    assert "8 pictures of each split at most" in result.html.read_text()
+    assert "limit=8: a trial" in capsys.readouterr().out
     assert {score.n for score in result.scores if score.name == "balanced_accuracy"} == {8}
 
 
@@ -117,6 +121,20 @@ def test_recording_puts_the_scores_into_the_card_and_leaves_the_hash(run, tmp_pa
     assert folder.hash == before
 
 
+def test_recording_keeps_what_other_tasks_and_precisions_gave(tmp_path):
+    context = {"task": "other", "variant": "plain"}
+    own = write_tiny_model(
+        tmp_path / "own",
+        scores=[{"name": "accuracy", "context": context}, {"name": "old", "context": {"task": "t"}}],
+        calibration={"other": {"int8": {"n": 1}}, "t": {"fp32": {"n": 2}, "int8": {"n": 3}}},
+    )
+    new = Score("accuracy", 0.9, 10, 0.8, 1.0, {"task": "t"})
+    record(str(own), [new], {"t": TaskResult((new,), (), (), {}, fitted={"int8": {"n": 4}})})
+    card = open_model_folder(own).card
+    assert [one["name"] for one in card["scores"]] == ["accuracy", "accuracy"]
+    assert card["calibration"] == {"other": {"int8": {"n": 1}}, "t": {"fp32": {"n": 2}, "int8": {"n": 4}}}
+
+
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [
@@ -129,6 +147,7 @@ def test_recording_puts_the_scores_into_the_card_and_leaves_the_hash(run, tmp_pa
         (["seed=abc"], ConfigError, "^seed: expected int of at least 0, got 'abc'"),
         (["seed=-1"], ConfigError, "^seed: expected int of at least 0, got -1"),
         (["batch_size=1.5"], ConfigError, "^batch_size: expected int of at least 1, got 1.5"),
+        (["record=true", "limit=8"], ConfigError, "^record: figures of limit=8 are not kept"),
         (["record=no"], ConfigError, r"^record: expected bool \(true or false\), got 'no'"),
         (["tasks.patches_csv.templates=[tissue]"], DataError, "'tissue' has no {}"),
         (["tasks.patches_csv.variants=[grey]"], ConfigError, "variants: 'grey' is none of plain"),

@@ -47,6 +47,14 @@ def test_a_model_at_chance_is_not_said_to_be_nearly_reached_by_colours_below_it(
     assert not any(one.context.get("marks") for one in marks_of(given, {}, False).put(given))
 
 
+@pytest.mark.parametrize(("high", "expected"), [(0.2, []), (0.21, [SOLVED_BY_COLOUR])])
+def test_what_does_not_exceed_chance_is_not_solved_by_colour(high, expected):
+    given = scores(0.6)
+    given[0] = Score("balanced_accuracy", 0.145, 100, 0.12, high, MODEL)
+    put = marks_of(given, {}, False).put(given)
+    assert [one.context.get("marks", []) for one in put[:2]] == [expected, expected]
+
+
 def test_a_model_without_interval_is_judged_by_its_value():
     given = scores(0.95, low=math.nan)
     assert marks_of(given, {}, False).put(given)[0].context["marks"] == [SOLVED_BY_COLOUR]

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import CLIPConfig
 
 from pathclip.errors import ModelFolderError
+from pathclip.model.foreign_encoder import tokenizer_content
 from pathclip.model.foreign_folder import open_foreign_folder
 from tests.model.foreign_models import SIZE, write_open_clip, write_transformers
 
@@ -214,3 +215,30 @@ def test_describing_needs_no_torch(saved):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "key", "size", "match"),
+    [
+        ("transformers", "config.json", "text_config.vocab_size", 49_407, "tokenizer.json has 49408 tokens"),
+        (
+            *("open_clip", "open_clip_config.json", "model_cfg.text_cfg.vocab_size", 49_407),
+            "CLIP's own tokenizer has 49408 tokens",
+        ),
+    ],
+)
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(kind, config, key, size, match, copy):
+    folder = copy(kind)
+    change(folder / config, key, size)
+    described = open_foreign_folder(folder)
+    with pytest.raises(ModelFolderError, match=f"{match}, but the model has embeddings for 49407"):
+        tokenizer_content(folder, described.text)
+
+
+def test_added_tokens_count_among_those_of_a_tokenizer(copy):
+    folder = copy("transformers")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["added_tokens"].append({**content["added_tokens"][-1], "id": 49_409, "content": "<new>"})
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ModelFolderError, match="tokens, but the model has embeddings for 49408"):
+        tokenizer_content(folder, open_foreign_folder(folder).text)

@@ -57,6 +57,7 @@ WRONG = {
     "model_hash": [None, "", 7, "x" * 2000],
     "data_hash": [None, ""],
     "code_version": [None, 1],
+    "marks": ["leak", None, [1], [""], {}, ["leak"] * 101],
 }
 
 
@@ -70,6 +71,24 @@ def test_a_malformed_value_is_named_by_its_key(folder, key, value):
     with pytest.raises(ModelFolderError, match=rf"calibration\.colours\.int8\.{key}\b") as caught:
         read_calibrations(open_model_folder(folder))
     assert len(str(caught.value)) < 600
+
+
+def test_a_card_of_an_earlier_version_has_no_marks(folder):
+    fitted = entry(folder)
+    del fitted["marks"]
+    write(folder, {"colours": {"int8": fitted}})
+    assert of_task(open_model_folder(folder), "colours", "int8").marks == ()
+
+
+def test_marks_are_read_back(folder):
+    write(folder, {"colours": {"int8": entry(folder, marks=["leak"])}})
+    assert of_task(open_model_folder(folder), "colours", "int8").marks == ("leak",)
+
+
+def test_a_slip_in_the_name_is_not_suggested_back(tmp_path):
+    opened = open_model_folder(write_tiny_model(tmp_path / "m"))
+    with pytest.raises(DataError, match="task=NAME measure=calibration record=true"):
+        of_task(opened, "lc2500", "int8")
 
 
 def test_a_value_that_is_not_there_is_named_too(folder):

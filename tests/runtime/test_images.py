@@ -145,3 +145,26 @@ def test_a_name_that_is_not_utf8_is_left_out_and_told_in_escapes(tmp_path):
 @pytest.mark.parametrize("name", ["plain.png", "Gewebe, gefärbt.png", "病理.png", "a\u2028b.png"])
 def test_a_utf8_name_is_printed_as_it_is(name):
     assert printable(Path(name)) == name
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ([float("nan"), 1, 2, 3], "not finite"),
+        ([0, 1, 2, float("inf")], "not finite"),
+        ([0, 0.25, 0.5, 1], "from 0 to 1, but"),
+        ([0, 10, 200, 256], "from 0 to 256, but"),
+        ([-1, 10, 200, 255], "from -1 to 255, but"),
+    ],
+)
+def test_floating_values_that_would_turn_black_or_white_are_refused_by_name(tmp_path, values, fault):
+    file = tmp_path / "float.tif"
+    Image.fromarray(np.array([values], np.float32)).save(file)
+    with pytest.raises(DataError, match=rf"float\.tif: floating values .*{fault}"):
+        open_image(file)
+
+
+@pytest.mark.parametrize("values", [[0, 10, 200, 255], [0, 0, 0, 0]])
+def test_floating_values_of_a_picture_are_kept(values):
+    content = encoded(Image.fromarray(np.array([values], np.float32)), "TIFF")
+    assert np.asarray(open_image(content))[0, :, 0].tolist() == values

@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 
 from pathclip.errors import DataError
 from pathclip.evaluate import stats
-from pathclip.evaluate.comparison.compare_remarks import no_picture_in_common, obstacle, only_in_one, told
+from pathclip.evaluate.comparison.compare_remarks import (
+    no_picture_in_common,
+    obstacle,
+    only_in_one,
+    seeds_of,
+    told,
+)
 from pathclip.evaluate.comparison.measurements import Measurement, Side, sides_of, within
 from pathclip.evaluate.comparison.saved_report import SavedReport
 from pathclip.evaluate.reporting.report import LEAK
@@ -146,7 +152,7 @@ def _row(what: Measurement, first: Side, second: Side, resamples: int, seed: int
     leaking = any(mark.startswith(LEAK) for both in marks for mark in both)
     p = math.nan if leaking else stats.paired_swap_test(sums[0], sums[1], statistic, resamples, seed)
     return Row(
-        what,
+        _named(what, first, second),
         figure,
         first.label,
         second.label,
@@ -159,6 +165,13 @@ def _row(what: Measurement, first: Side, second: Side, resamples: int, seed: int
         left_out,
         marks,
     )
+
+
+def _named(what: Measurement, first: Side, second: Side) -> Measurement:
+    """As the row has it: of several seeds the answers of the first are kept."""
+    if max(seeds_of(first, what), seeds_of(second, what)) == 1:
+        return what
+    return replace(what, detail=", ".join(filter(None, (what.detail, "first seed"))))
 
 
 def shared(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pathclip.evaluate.comparison.measurements import Measurement, Side
+from pathclip.evaluate.reporting.report import words
 
 FEWEST_GROUPS = 6  # of five, even if every swap counts, p cannot fall below 2 / 2^5 = 0.06
 
@@ -60,9 +61,21 @@ def told(
         )
     if one.get("prompts") != other.get("prompts"):
         lines.append(f"{what.task}: {both} used different prompts, so prompts are part of the difference.")
+    seeds = max(seeds_of(first, what), seeds_of(second, what))
+    if seeds > 1:
+        lines.append(
+            f"{what.task}: of the {words(what.method)} only the answers of the first seed are kept and "
+            f"compared; the reports give the mean over {seeds} seeds."
+        )
     if groups < FEWEST_GROUPS:
         lines.append(f"{what.task}: only {groups} groups, too few for any difference to be shown.")
     return lines
+
+
+def seeds_of(side: Side, what: Measurement) -> int:
+    """Over how many seeds the report's figure is a mean: what was learnt, or drawn; else 1."""
+    seeds = side.contexts[what].get("seeds")
+    return seeds if isinstance(seeds, int) else 1
 
 
 def only_in_one(first: Side, second: Side) -> list[str]:

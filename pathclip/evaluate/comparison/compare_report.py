@@ -198,7 +198,7 @@ def _interval_text(value: Interval, sign: bool = False) -> str:
     if not math.isfinite(value.value):
         return "n/a"
     plus = "+" if sign else ""
-    if not math.isfinite(value.low):
+    if not math.isfinite(value.low) or value.low == value.high:
         return f"{value.value:{plus}.3f}"
     return f"{value.value:{plus}.3f} [{value.low:{plus}.3f}, {value.high:{plus}.3f}]"
 

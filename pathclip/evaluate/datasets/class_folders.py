@@ -235,7 +235,9 @@ def _classes(folder: Path, part: str, pattern: re.Pattern[str] | None, form: For
     for path in names:
         files = find_images(path)
         if not files:
-            raise form.wrong(path, "no picture in it")
+            raise form.wrong(
+                path, "no picture in it; delete the folder to do without the class, or put pictures into it"
+            )
         pictures += [Picture(file, path.name, _group(file, pattern), part) for file in files]
     return pictures
 

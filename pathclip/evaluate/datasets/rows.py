@@ -59,10 +59,12 @@ def table(
     check_fraction("validation_fraction", validation_fraction)
     file = Path(csv)
     folder = Path(root) if root else file.parent
+    named_columns = {"image": image, "label": label, "group": group, "split": split}
     pictures: list[Picture] = []
     keys: list[str] = []
-    for line, values in lines(file):
-        need_columns(file, line, values, [image, label, *filter(None, (group, split)), *(where or {})])
+    keys_of = {column: f"dataset.{key}" for key, column in named_columns.items() if column}
+    for line, values in lines(file, "dataset.csv"):
+        need_columns(file, line, values, [*keys_of, *(where or {})], keys_of)
         if not all(matches(values[column], wanted) for column, wanted in (where or {}).items()):
             continue
         given = cell(values[image])

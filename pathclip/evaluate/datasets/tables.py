@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pathclip.config import nearest
 from pathclip.errors import DataError
 
+_MOST_NAMED = 20
 
-def lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+
+def lines(file: Path, key: str = "") -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Rows of a CSV or JSONL file with their line numbers; see `cell` for what is in them.
 
     A CSV is read strictly: an unclosed quote would swallow the rows after it, and a figure would be
     measured on fewer pictures without a word.
+
+    Args:
+        file: `.jsonl` or `.ndjson` has one JSON object per line, anything else is CSV with a header.
+        key: of the config, that names the file; for messages.
 
     Raises:
         DataError: no such file, or malformed, or a column that stands twice in the header, or a row with more
@@ -24,7 +30,7 @@ def lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            if file.suffix.lower() in (".jsonl", ".ndjson"):
+            if _is_json(file):
                 for line, text in enumerate(stream, 1):
                     if text.strip():
                         yield line, _json_object(file, line, text)
@@ -36,10 +42,7 @@ def lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 _check_cells(file, reader.line_num, values, header)
                 yield reader.line_num, values
     except FileNotFoundError:
-        raise DataError(
-            f"{file}: no such table. The data of a task do not come with pathclip: name their folder by "
-            "PATHCLIP_SHARED_DATA, or the table itself in the config"
-        ) from None
+        raise DataError(f"{file}: no such table{_where_tables_lie(file, key)}") from None
     except IsADirectoryError:
         raise DataError(f"{file}: a folder, not a table") from None
     except UnicodeDecodeError:
@@ -89,9 +92,44 @@ def _json_object(file: Path, line: int, text: str) -> Mapping[str, Any]:
     return values
 
 
-def need_columns(file: Path, line: int, values: Mapping[str, Any], columns: Sequence[str]) -> None:
-    """Raises DataError with the nearest names if a row lacks one of the columns."""
+def need_columns(
+    file: Path,
+    line: int,
+    values: Mapping[str, Any],
+    columns: Sequence[str],
+    keys: Mapping[str, str] | None = None,
+) -> None:
+    """Refuses a row that lacks a column.
+
+    Args:
+        file: the table.
+        line: of the row.
+        values: of the row, by column.
+        columns: that it needs.
+        keys: column → key of the config that names it.
+
+    Raises:
+        DataError: a column is not there; says which are, and the key.
+    """
     for column in columns:
         if column not in values:
             known = [str(name) for name in values if name]
-            raise DataError(f"{file}, line {line}: there is no column '{column}'.{nearest(column, known)}")
+            there = ", ".join(known[:_MOST_NAMED]) + (", …" if len(known) > _MOST_NAMED else "")
+            where = f"line {line}" if _is_json(file) else "line 1 (the header)"
+            key = (keys or {}).get(column)
+            other = f". Name the one that is meant by {key}=…" if key else ""
+            raise DataError(f"{file}, {where}: there is no column '{column}', only {there}{other}")
+
+
+def _is_json(file: Path) -> bool:
+    return file.suffix.lower() in (".jsonl", ".ndjson")
+
+
+def _where_tables_lie(file: Path, key: str) -> str:
+    # The default is that of conf/paths/default.yaml.
+    if file.is_relative_to(os.environ.get("PATHCLIP_SHARED_DATA") or "../shared/data"):
+        return (
+            ". The data of a task do not come with pathclip: name their folder by PATHCLIP_SHARED_DATA, or "
+            "the table itself in the config"
+        )
+    return f"; name it by {key}=…" if key else ""

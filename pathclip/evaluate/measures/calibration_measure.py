@@ -14,24 +14,30 @@ from pathclip.errors import ConfigError
 from pathclip.evaluate import stats
 from pathclip.evaluate.classification import zeroshot
 from pathclip.evaluate.features.encode import data_hash
+from pathclip.evaluate.leaks import find_leak, telling_hashes
+from pathclip.evaluate.marks import is_leaking, is_of_leaking
 from pathclip.evaluate.measures import calibration
 from pathclip.evaluate.measures.calibration_figures import (
-    PROBABILITY,
-    SIMILARITY,
     Figure,
     Judge,
     Rows,
     Values,
 )
+from pathclip.evaluate.measures.calibration_remarks import (
+    PLAIN,
+    halves_too_small,
+    limits,
+    verdict_on,
+    where_fitted,
+    worth_keeping,
+)
 from pathclip.evaluate.measures.calibration_sections import calibration_section, none_section
-from pathclip.evaluate.reporting.report import value_text
+from pathclip.evaluate.reporting.report import LEAK
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Measured, Split, TaskResult, score, subject_context
 from pathclip.evaluate.validation_rows import apart_from_test, encoded_part
 from pathclip.runtime.calibration import CONFORMAL_METHODS, Calibrated
 from pathclip.types import Score
-
-PLAIN = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +99,20 @@ class Calibration:
 
         judge = self._judge(measured)
         scores: list[Score] = []
-        remarks += _where_fitted(measured, fitting)
+        remarks += where_fitted(measured, fitting)
+        groups = len(np.unique(fitting.groups))
         fitted: dict[str, Calibrated] = {}
+        temperatures: dict[str, float] = {}
+        marks = _marks(measured, fitting)
         shown: dict[str, dict[str, tuple[Rows, Values]]] = {}
         for subject in models:
             rows = _rows(measured, fitting, subject, PLAIN)
             best = judge.fit(rows)
-            fitted[subject.encoder.precision] = self._calibrated(measured, fitting, subject, best)
-            remarks += self._remarks_on(subject, best, len(np.unique(fitting.groups)))
+            precision = subject.encoder.precision
+            temperatures[precision] = subject.encoder.logit_scale / best.logit_scale
+            if worth_keeping(best, groups):
+                fitted[precision] = self._calibrated(measured, fitting, subject, best, marks)
+            remarks += limits(subject, best, groups, self.coverage, self.known_pass)
             n = len(measured.test.truth)
             parts: list[tuple[Rows, Any]] = [(rows, np.arange(n))]
             if measured.validation is None and halves is not None:
@@ -109,7 +121,7 @@ class Calibration:
                     for half in (0, 1)
                 ]
             values = judge.values(parts, n, len(measured.classes))
-            remarks += _halves_too_small(subject, best, values, len(np.unique(fitting.groups)))
+            remarks += halves_too_small(subject, best, values, groups)
             shown[subject.key] = {}
             for variant in measured.variants:
                 tested = _rows(measured, measured.test, subject, variant)
@@ -119,7 +131,7 @@ class Calibration:
             too_few = [
                 name for name, one in zip(measured.classes, values.without, strict=True) if not one.fitted
             ]
-            remarks += _verdict(subject, scores, too_few)
+            remarks += verdict_on(subject, scores, too_few)
 
         first = models[0]
         sections = (
@@ -129,10 +141,7 @@ class Calibration:
         entries = {precision: one.entry() for precision, one in fitted.items()}
         about = {
             "fitted_on": "validation" if measured.validation else "halves of the test groups",
-            "temperature": {
-                one.encoder.precision: one.encoder.logit_scale / fitted[one.encoder.precision].logit_scale
-                for one in models
-            },
+            "temperature": temperatures,
             "fitted": entries,
         }
         return TaskResult(tuple(scores), sections, tuple(remarks), about, fitted=entries)
@@ -150,7 +159,12 @@ class Calibration:
         )
 
     def _calibrated(
-        self, measured: Measured, fitting: Split, subject: Subject, best: calibration.Fitted
+        self,
+        measured: Measured,
+        fitting: Split,
+        subject: Subject,
+        best: calibration.Fitted,
+        marks: tuple[str, ...],
     ) -> Calibrated:
         images = fitting.images
         return Calibrated(
@@ -169,26 +183,8 @@ class Calibration:
             model_hash=subject.model_hash,
             data_hash=data_hash(fitting.encoded.sha256, images.labels, images.groups),
             code_version=measured.settings.code_version,
+            marks=marks,
         )
-
-    def _remarks_on(self, subject: Subject, best: calibration.Fitted, groups: int) -> list[str]:
-        remarks = []
-        if best.at_bound:
-            remarks.append(
-                f"{subject.title}: no temperature fits best (every answer is right, or similarities say "
-                f"nothing); the factor of similarity is set to the bound {best.logit_scale:g}."
-            )
-        if best.conformal_threshold >= 1:
-            remarks.append(
-                f"{subject.title}: {groups} groups are too few, or too badly told apart, for sets of less "
-                f"than all classes at {self.coverage:.0%} coverage."
-            )
-        if best.none_threshold <= -1:
-            remarks.append(
-                f"{subject.title}: {groups} groups are too few to let {self.known_pass:.0%} of new "
-                "ones pass, so nothing is called none of these."
-            )
-        return remarks
 
 
 def _without_tested(measured: Measured) -> tuple[Measured, list[str]]:
@@ -230,61 +226,11 @@ def _scores(measured: Measured, subject: Subject, variant: str, figures: Sequenc
     return [score(one.name, one.found, one.n, {**about, **one.about}) for one in figures]
 
 
-def _where_fitted(measured: Measured, fitting: Split) -> list[str]:
-    groups, grouped = len(np.unique(fitting.groups)), any(fitting.images.groups)
-    many = f"{len(fitting.truth)} pictures in {groups} groups"
-    if measured.validation is None:
-        remarks = [
-            "Calibration: the task has no validation rows, so each half of the test groups is judged by "
-            f"values that were fitted on the other half; the values to be stored are fitted on all {many}."
-        ]
-    else:
-        remarks = [f"Calibration: all values are fitted on {many} of the validation rows."]
-    remarks.append(
-        "Conformal coverage holds for new groups that are exchangeable with those fitted on: not for another "
-        "laboratory or scanner, and not for each class by itself."
-        + ("" if grouped else " Groups are not known here: pictures count as independent, so it may be less.")
-    )
-    return remarks
-
-
-def _halves_too_small(subject: Subject, best: calibration.Fitted, values: Values, groups: int) -> list[str]:
-    """What is stored was fitted on all groups; where a half has too few for that, it was not judged."""
-    if best.conformal_threshold >= 1 or not (values.conformal >= 1).any():
-        return []
-    return [
-        f"{subject.title}: a half of the {groups} groups is too few for sets of less than all classes, so "
-        f"coverage and size of the sets here are not those of the stored threshold "
-        f"{best.conformal_threshold:.3f}, which is fitted on all of them and could not be judged."
-    ]
-
-
-def _verdict(subject: Subject, scores: Sequence[Score], too_few: Sequence[str]) -> list[str]:
-    """Whether it works on plain pictures, in numbers; of `too_few` classes there is no threshold."""
-    mine = {
-        (one.name, one.context.get("definition")): one
-        for one in scores
-        if one.context["by"] == subject.title
-        and one.context["variant"] == PLAIN
-        and "left_out" not in one.context
-    }
-    area, other = (mine["none_auroc_mean", definition] for definition in (SIMILARITY, PROBABILITY))
-    areas = (
-        f"AUROC {value_text(area)} by the highest similarity, {value_text(other)} by the highest probability."
-    )
-    if too_few:
-        return [
-            f"{subject.title}: 'none of these' cannot be judged: too few groups to fit a threshold on, with "
-            f"{', '.join(too_few)} left out. {areas}"
-        ]
-    caught, lost = (mine[name, SIMILARITY] for name in ("none_rejected_mean", "known_rejected_mean"))
-    if not area.low > 0.5:  # NaN does not work either
-        verdict = "does not work here"
-    elif caught.value < 0.5:
-        verdict = "misses most here"
-    else:
-        verdict = "works in part here" if caught.value < 0.9 else "works here"
-    return [
-        f"{subject.title}: 'none of these' {verdict}. With one class left out in turn, it rejects "
-        f"{value_text(caught)} of the pictures of that class, and {value_text(lost)} of the others. {areas}"
-    ]
+def _marks(measured: Measured, fitting: Split) -> tuple[str, ...]:
+    """'leak' if the model was trained on pictures of the task, tested on or fitted on."""
+    leaking = [key for key, leaks in measured.marks.leaking.items() if leaks]
+    encoded = fitting.encoded
+    for one in measured.subjects if fitting is measured.validation else ():
+        found = find_leak(one.seen, encoded.sha256, encoded.perceptual, telling_hashes(encoded))
+        leaking += [one.key] if is_leaking(one, found) else []
+    return (LEAK,) if is_of_leaking({"role": "model"}, leaking) else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -18,6 +19,26 @@ from pathclip.runtime.calibration import softmax
 from pathclip.types import Score
 
 Floats = NDArray[np.float64]
+_WORDS = {
+    "ece": "expected calibration error",
+    "adaptive_ece": "expected calibration error, bins of as many pictures each",
+    "brier": "Brier score",
+    "negative_log_likelihood": "negative log-likelihood",
+    "conformal_coverage": "conformal sets that hold the right class",
+    "conformal_coverage_of_groups": "conformal sets that hold the right class, mean of the groups",
+    "conformal_set_size": "classes in a conformal set",
+    "conformal_empty": "conformal sets that are empty",
+    "conformal_singleton": "conformal sets of one class",
+    "area_under_risk_coverage": "area under risk against coverage",
+    "none_auroc_mean": "none of these: AUROC, mean of the classes left out",
+    "none_rejected_mean": "none of these: rejected pictures of the class left out",
+    "known_rejected_mean": "none of these: rejected pictures of the other classes",
+}
+_WHEN = {
+    "_before": ", as trained",
+    "_after": ", fitted",
+    "_change": ", fitted minus as trained",
+}
 
 
 def calibration_section(
@@ -50,8 +71,12 @@ def calibration_section(
     curves = {report.words(variant): risk_curve(*pair) for variant, pair in judged.items()}
     html = (
         "".join(diagrams)
+        + report.paragraphs(["Risk against coverage: wrong answers among the surest pictures"])
         + report.line_chart(curves, "coverage: share of pictures answered, the surest first", "risk")
-        + report.score_table([one for one in scores if "left_out" not in one.context], most=100)
+        + report.score_table(
+            [replace(one, name=figure_words(one.name)) for one in scores if "left_out" not in one.context],
+            most=100,
+        )
     )
     caption = (
         f"Diagrams of {shown.title}: a square per bin of confidence ({bins} of equal width), its side "
@@ -61,6 +86,20 @@ def calibration_section(
         f"Conformal sets aim at {coverage:.0%} coverage; a model that is right more often leaves some empty."
     )
     return report.Section(f"{name}: calibration", html, caption)
+
+
+def figure_words(name: str) -> str:
+    """A figure of calibration as a reader wants it named.
+
+    >>> figure_words("ece_before"), figure_words("accuracy_at_80%_coverage")
+    ('expected calibration error, as trained', 'accuracy of the surest 80%')
+    """
+    for ending, when in _WHEN.items():
+        if name.endswith(ending):
+            return _WORDS[name.removesuffix(ending)] + when
+    if name.startswith("accuracy_at_"):
+        return f"accuracy of the surest {name.removeprefix('accuracy_at_').removesuffix('_coverage')}"
+    return _WORDS.get(name, report.words(name))
 
 
 def none_section(

@@ -8,7 +8,11 @@ from typing import Any
 from pathclip.evaluate.profile import Profile
 from pathclip.evaluate.reporting import report
 from pathclip.evaluate.reporting.headlines import OWN_USE, headline_scores
+from pathclip.evaluate.task import Settings
 from pathclip.types import Score
+
+# Of remarks that belong beside the figures at once.
+GRAVE = ("LEAK", "Leaking split", "could not be looked for", "say little", "no intervals", "ot measured")
 
 
 def print_scores(scores: Sequence[Score]) -> None:
@@ -22,21 +26,35 @@ def print_scores(scores: Sequence[Score]) -> None:
     shown = headline_scores(scores)
     variants = list(dict.fromkeys(str(score.context["variant"]) for score in shown))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("task", "score", "by", *map(report.words, variants)):
+    for column in ("task", "score", "by", *map(report.words, variants), "n"):
         table.add_column(column, overflow="fold")
     rows: dict[tuple[str, ...], dict[str, str]] = {}
+    counts: dict[tuple[str, ...], int] = {}
     for score in shown:
         key = (str(score.context["task"]), report.figure_text(score), _short_title(score.context))
         rows.setdefault(key, {})[str(score.context["variant"])] = report.value_with_marks(score)
+        counts[key] = score.n
     for row, cells in rows.items():
-        table.add_row(*row, *(cells.get(variant, "") for variant in variants))
+        table.add_row(*row, *(cells.get(variant, "") for variant in variants), str(counts[row]))
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console.width = 160  # a log has no edge to wrap at
+        console.width = 168  # a log has no edge to wrap at
     named = {score.context["role"]: score.context["model"] for score in shown if "role" in score.context}
     for role, name in named.items():
         console.print(f"{role}: {name}", soft_wrap=True)
     console.print(table)
+
+
+def print_remarks(remarks: Mapping[str, Sequence[str]], settings: Settings) -> None:
+    """What must be known before a figure is passed on; and what else stands in the report."""
+    if settings.limit:
+        print(f"limit={settings.limit}: a trial, not a measurement of the whole task")
+    for task, lines in remarks.items():
+        for line in lines:
+            if any(word in line for word in GRAVE):
+                print(f"{task}: {line}")
+    if settings.measures:
+        print(f"in the report too: {', '.join(settings.measures)}, and every other remark")
 
 
 def print_profile(profile: Profile) -> None:

@@ -17,7 +17,7 @@ from pathclip.errors import DataError
 from pathclip.evaluate.comparison import compare_command
 from pathclip.evaluate.comparison.answers import write_answers
 from pathclip.evaluate.comparison.compare import compare, mean_recall, shared
-from pathclip.evaluate.comparison.compare_report import as_json, write_comparison
+from pathclip.evaluate.comparison.compare_report import as_json, measured_text, table, write_comparison
 from pathclip.evaluate.comparison.saved_report import open_report
 from tests.evaluate.reports import answers, ranks, report
 
@@ -56,6 +56,22 @@ def test_a_report_differs_from_itself_in_nothing(against):
     row = against([answers(MANY)], [answers(MANY)]).rows[0]
     assert (row.difference.value, row.difference.low, row.difference.high) == (0, 0, 0)
     assert row.p == 1 and row.verdict == "no difference shown"
+
+
+def test_an_interval_without_width_is_shown_as_the_value_alone(against):
+    row = table(against([answers(MANY)], [answers(MANY)]), ("A", "B")).rows[0]
+    assert row[5] == "+0.000"
+    certain = table(against([answers([])], [answers([])]), ("A", "B")).rows[0]
+    assert certain[3] == "1.000"
+
+
+def test_answers_of_the_first_of_several_seeds_are_said_to_be(against):
+    several = [answers(MANY, method="linear_probe", seeds=5)]
+    found = against(several, [answers([], method="linear_probe", seeds=5)])
+    assert measured_text(found.rows[0]) == "balanced accuracy, linear probe, plain, int8, first seed"
+    assert any("linear probe only the answers of the first seed" in line for line in found.remarks)
+    one = against([answers(MANY, method="linear_probe", seeds=1)], [answers([], method="linear_probe")])
+    assert "first seed" not in measured_text(one.rows[0]) and one.remarks == ()
 
 
 def test_the_same_figures_say_less_where_the_pictures_come_from_few_groups(against):

@@ -134,7 +134,11 @@ def test_a_limit_takes_the_classes_in_turn(folder):
     [
         ({"path": "missing.jpg"}, {}, r"t\.csv, line 3: there is no picture .*missing\.jpg"),
         ({"label": " "}, {}, r"t\.csv, line 3: the column 'label' is empty"),
-        ({}, {"label": "lable"}, r"line 2: there is no column 'lable'\. Did you mean label"),
+        (
+            {},
+            {"label": "lable"},
+            r"t\.csv, line 1 \(the header\): there is no column 'lable', only path, label.*dataset\.label=…",
+        ),
         ({}, {"group": "grp"}, "there is no column 'grp'"),
         ({}, {"where": {"where": "y"}}, "no row to test on and where=y"),
         ({}, {"split": "where", "test": "held_out"}, "no row to test on with where=held_out"),
@@ -219,8 +223,14 @@ def test_columns_without_a_name_may_be_several(folder):
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"nothing\.csv: no such table"):
+    with pytest.raises(DataError, match=r"nothing\.csv: no such table; name it by dataset\.csv=…$"):
         datasets.table(str(tmp_path / "nothing.csv"))
+
+
+def test_a_missing_table_of_the_shared_data_is_told_how_their_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATHCLIP_SHARED_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"no such table\. .*PATHCLIP_SHARED_DATA"):
+        datasets.table(str(tmp_path / "patches" / "nothing.csv"))
 
 
 def test_shards_read_as_pairs_with_their_groups(tmp_path):

@@ -231,3 +231,9 @@ def test_the_folders_of_real_pictures_give_what_their_table_gives(shared_data):
     assert dict(zip(by_folder.paths, by_folder.labels, strict=True)) == dict(
         zip(by_table.paths, by_table.labels, strict=True)
     )
+
+
+def test_an_empty_folder_of_a_class_is_told_what_to_do_with(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no picture in it; delete the folder to do without the class"):
+        datasets.folders(str(tmp_path))

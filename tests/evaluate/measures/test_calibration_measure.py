@@ -9,9 +9,12 @@ import pytest
 
 from pathclip.errors import ConfigError
 from pathclip.evaluate.features.encode import data_hash
+from pathclip.evaluate.leaks import from_rows
+from pathclip.evaluate.marks import Marks
 from pathclip.evaluate.measures.calibration_measure import Calibration
-from pathclip.evaluate.measures.calibration_sections import reliability_diagram
+from pathclip.evaluate.measures.calibration_sections import figure_words, reliability_diagram
 from pathclip.evaluate.subjects import Subject
+from pathclip.train.training_pictures import TrainingPictures
 from tests.evaluate.encoders import ColourEncoder
 from tests.evaluate.measured import measured, pictures, split
 
@@ -167,11 +170,45 @@ def test_few_groups_are_said_to_rule_nothing_out():
     result = Calibration().run(measured(part("test", 0, per_group=100), subjects=[FP32]))
     assert find(result, "conformal_set_size").value == 4
     assert any("6 groups are too few" in line and "nothing is called none" in line for line in result.remarks)
-    assert result.fitted["fp32"]["none_threshold"] == -1
+    assert result.fitted == result.about["fitted"] == {}
+    assert any(line.endswith("too few groups (6) to keep a calibration.") for line in result.remarks)
+
+
+def test_a_calibration_whose_rejection_could_not_be_fitted_is_not_kept_either():
+    result = Calibration().run(measured(part("test", 0, per_group=50), subjects=[FP32]))  # 12 groups
+    assert result.fitted == {} and result.about["temperature"]["fp32"] > 0
+    assert any("too few groups (12) to keep a calibration" in line for line in result.remarks)
+    assert not any("stored threshold" in line for line in result.remarks)
+
+
+def test_what_is_kept_bears_the_mark_of_a_model_that_was_trained_on_its_pictures():
+    task = measured(part("test", 0), subjects=[FP32])
+    assert Calibration().run(task).fitted["fp32"]["marks"] == []
+    leaking = dataclasses.replace(task, marks=Marks({"model fp32": True}))
+    assert Calibration().run(leaking).fitted["fp32"]["marks"] == ["leak"]
+    other = dataclasses.replace(task, marks=Marks({"untrained fp32": True}))
+    assert Calibration().run(other).fitted["fp32"]["marks"] == []
+
+
+def test_validation_rows_that_were_trained_on_mark_it_too():
+    validation = part("validation", 1)
+    rows = from_rows(validation.encoded.sha256)
+    seen = TrainingPictures(rows, np.zeros((len(rows),), np.uint64))
+    subject = dataclasses.replace(FP32, seen=seen)
+    result = Calibration().run(measured(part("test", 0), validation, [subject]))
+    assert result.fitted["fp32"]["marks"] == ["leak"]
+
+
+def test_the_table_has_words_and_the_curve_a_title(overconfident):
+    html = overconfident.sections[0].html
+    assert "expected calibration error, as trained" in html and "ece before" not in html
+    assert "Risk against coverage" in html
+    assert all(figure_words(one.name) != one.name for one in overconfident.scores if "none_" not in one.name)
 
 
 def test_halves_too_small_for_the_threshold_that_is_stored_are_said():
-    result = Calibration().run(measured(part("test", 0, per_group=50), subjects=[FP32]))  # 12 groups
+    task = measured(part("test", 0, per_group=50), subjects=[FP32])  # 12 groups
+    result = Calibration(known_pass=0.6).run(task)
     assert result.fitted["fp32"]["conformal_threshold"] < 1
     assert find(result, "conformal_set_size").value > 3
     assert any(
