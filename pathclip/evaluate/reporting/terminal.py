@@ -50,7 +50,7 @@ def print_remarks(remarks: Mapping[str, Sequence[str]], settings: Settings) -> N
     if settings.limit:
         print(f"limit={settings.limit}: a trial, not a measurement of the whole task")
     for task, lines in remarks.items():
-        for line in lines:
+        for line in dict.fromkeys(lines):  # several measures leave out the same rows
             if any(word in line for word in GRAVE):
                 print(f"{task}: {line}")
     if settings.measures:
