@@ -14,7 +14,7 @@ from pathclip.evaluate.features.encode import Encoded
 from pathclip.evaluate.leaks import Leak, find_leak, leak_remarks, telling_hashes
 from pathclip.evaluate.marks import Marks
 from pathclip.evaluate.profile import Profile
-from pathclip.evaluate.reporting.report import Section, method_text, words
+from pathclip.evaluate.reporting.report import Section
 from pathclip.evaluate.stats import Interval
 from pathclip.evaluate.subjects import Subject
 from pathclip.types import Score
@@ -233,28 +233,3 @@ def paired(subjects: Sequence[Subject]) -> list[tuple[Subject, Subject]]:
     if trained and untrained:
         pairs.append((trained, untrained))
     return pairs
-
-
-def headline(scores: Sequence[Score], name: str, **where: Any) -> tuple[list[str], dict[str, list[Score]]]:
-    """Scores of one figure as rows (who) and columns (variant), for a bar chart.
-
-    Args:
-        scores: of a task; paired differences are left out.
-        name: of the figure.
-        **where: entries of the context that must be equal.
-
-    Returns:
-        Labels, and per variant the scores in the order of the labels.
-    """
-    kept = [
-        one
-        for one in scores
-        if one.name == name and all(one.context.get(key) == value for key, value in where.items())
-    ]
-    labels = list(dict.fromkeys(method_text(one.context) for one in kept))
-    columns: dict[str, list[Score]] = {}
-    for label in labels:
-        for one in kept:
-            if method_text(one.context) == label:
-                columns.setdefault(words(str(one.context["variant"])), []).append(one)
-    return labels, columns

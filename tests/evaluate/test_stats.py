@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pathclip.evaluate import stats
+from tests.evaluate.bootstraps import bootstrap_mean, bootstrap_median
 
 
 def test_groups_are_numbered_in_order_and_unknown_ones_stand_alone():
@@ -66,7 +67,7 @@ def test_sums_that_float32_cannot_count_are_multiplied_in_float64(value):
 def test_the_mean_equals_a_bootstrap_written_as_a_loop():
     rng = np.random.default_rng(0)
     values, index = rng.random(40), np.repeat(np.arange(10), 4)
-    found = stats.bootstrap_mean(values, index, 2000, seed=1)
+    found = bootstrap_mean(values, index, 2000, seed=1)
     means = []
     for row in np.concatenate(list(stats.weights(10, 2000, seed=1))):
         kept = np.concatenate([np.tile(values[index == g], int(times)) for g, times in enumerate(row)])
@@ -78,7 +79,7 @@ def test_the_mean_equals_a_bootstrap_written_as_a_loop():
 def test_the_median_equals_a_bootstrap_written_as_a_loop():
     rng = np.random.default_rng(0)
     values, index = rng.integers(1, 50, 31), np.arange(31) // 3
-    found, resamples = stats.bootstrap_median(values, index, 300, seed=1)
+    found, resamples = bootstrap_median(values, index, 300, seed=1)
     medians = []
     for row in np.concatenate(list(stats.weights(11, 300, seed=1))):
         kept = np.sort(np.concatenate([np.tile(values[index == g], int(t)) for g, t in enumerate(row)]))
@@ -94,8 +95,8 @@ def test_about_95_of_100_intervals_hold_the_truth_although_images_of_a_group_agr
     for trial in range(300):
         # 60 groups of 5 images that share most of their luck: images are no independent draws.
         values = rng.normal(0.5, 1, 60).repeat(5) + rng.normal(0, 0.3, 300)
-        by_groups = stats.bootstrap_mean(values, np.repeat(np.arange(60), 5), 400, trial)
-        by_images = stats.bootstrap_mean(values, np.arange(300), 400, trial)
+        by_groups = bootstrap_mean(values, np.repeat(np.arange(60), 5), 400, trial)
+        by_images = bootstrap_mean(values, np.arange(300), 400, trial)
         held_by_groups += by_groups.low <= 0.5 <= by_groups.high
         held_by_images += by_images.low <= 0.5 <= by_images.high
     assert 0.90 <= held_by_groups / 300 <= 0.99
@@ -107,8 +108,8 @@ def test_a_paired_difference_is_narrower_than_the_intervals_it_compares():
     hard = rng.random(400)
     first, second = (hard > 0.30).astype(float), (hard > 0.28).astype(float)
     index = np.arange(400)
-    difference = stats.bootstrap_mean(second - first, index, 2000, 0)
-    alone = stats.bootstrap_mean(first, index, 2000, 0)
+    difference = bootstrap_mean(second - first, index, 2000, 0)
+    alone = bootstrap_mean(first, index, 2000, 0)
     assert difference.high - difference.low < 0.5 * (alone.high - alone.low)
     assert difference.low >= 0
 
@@ -173,11 +174,11 @@ def test_holm_multiplies_keeps_the_order_and_leaves_out_what_is_no_number():
 def test_of_a_single_group_there_is_no_interval():
     """It would have no width, as if everything were certain."""
     one_group, values = np.zeros(30, np.int64), np.arange(30) % 3 / 2
-    found = stats.bootstrap_mean(values, one_group, 50, 0)
+    found = bootstrap_mean(values, one_group, 50, 0)
     assert found.value == pytest.approx(0.5) and np.isnan(found.low) and np.isnan(found.high)
-    median, _ = stats.bootstrap_median(values, one_group, 50, 0)
+    median, _ = bootstrap_median(values, one_group, 50, 0)
     assert median.value == 0.5 and np.isnan(median.low) and np.isnan(median.high)
     many = stats.bootstrap_many(np.array([[[3.0, 9.0], [6.0, 9.0]]]), stats.ratio, 50, 0)
     assert np.isnan(many.difference((0,), (1,)).low)
-    two_groups = stats.bootstrap_mean(values, np.arange(30) // 29, 50, 0)
+    two_groups = bootstrap_mean(values, np.arange(30) // 29, 50, 0)
     assert two_groups.low < two_groups.high

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pathclip.evaluate.reporting import report
-from pathclip.evaluate.task import headline
+from pathclip.evaluate.reporting.task_parts import prompt_details, score_chart
 from pathclip.types import Score
 
 
@@ -14,22 +14,7 @@ def scores_section(
     name: str, scores: Sequence[Score], remarks: Sequence[str], about: Mapping[str, Any]
 ) -> report.Section:
     """Remarks, mean average precision as bars, every figure over all classes, the prompts."""
-    labels, columns = headline(scores, "mean_average_precision")
-    chart = report.bar_chart(
-        labels,
-        {variant: [one.value for one in row] for variant, row in columns.items()},
-        {variant: [(one.low, one.high) for one in row] for variant, row in columns.items()},
-        top=1.0,
-    )
-    prompts = about["prompts"]
-    wordings = [f"{key}: {', '.join(words)}" for key, words in prompts["classes"].items()]
-    wordings += [f"absence of {key}: {', '.join(words)}" for key, words in prompts["negatives"].items()]
-    details = (
-        "<details><summary>Prompts, licence, citation</summary>"
-        + report.paragraphs([f"Templates: {'; '.join(prompts['templates'])}", *wordings])
-        + report.paragraphs([f"Licence: {about['licence'] or 'not stated'}", about["citation"]])
-        + "</details>"
-    )
+    chart, details = score_chart(scores, "mean_average_precision"), prompt_details(about)
     table = report.score_table([one for one in scores if "class" not in one.context])
     fitted_on, of_colour = about["thresholds_fitted_on"], about["colour_thresholds_fitted_on"]
     but = f"; of colour only, which learns from these rows, on: {of_colour}" if of_colour != fitted_on else ""

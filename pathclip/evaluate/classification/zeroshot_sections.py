@@ -12,8 +12,9 @@ from pathclip.evaluate.classification import zeroshot
 from pathclip.evaluate.classification.zeroshot_figures import RECALL
 from pathclip.evaluate.reporting import report
 from pathclip.evaluate.reporting.confusion_pictures import confusion_with_pictures, wrong_examples
+from pathclip.evaluate.reporting.task_parts import prompt_details, score_chart
 from pathclip.evaluate.subjects import Subject
-from pathclip.evaluate.task import Measured, headline
+from pathclip.evaluate.task import Measured
 from pathclip.runtime.calibration import softmax
 from pathclip.types import Score
 
@@ -22,21 +23,7 @@ def scores_section(
     name: str, scores: Sequence[Score], remarks: Sequence[str], about: Mapping[str, Any]
 ) -> report.Section:
     """Remarks, balanced accuracy as bars, every score, the prompts; `about` as in `TaskResult`."""
-    labels, columns = headline(scores, "balanced_accuracy")
-    chart = report.bar_chart(
-        labels,
-        {variant: [one.value for one in row] for variant, row in columns.items()},
-        {variant: [(one.low, one.high) for one in row] for variant, row in columns.items()},
-        top=1.0,
-    )
-    prompts = about["prompts"]
-    wordings = [f"{key}: {', '.join(value)}" for key, value in prompts["classes"].items()]
-    details = (
-        "<details><summary>Prompts, licence, citation</summary>"
-        + report.paragraphs([f"Templates: {'; '.join(prompts['templates'])}", *wordings])
-        + report.paragraphs([f"Licence: {about['licence'] or 'not stated'}", about["citation"]])
-        + "</details>"
-    )
+    chart, details = score_chart(scores, "balanced_accuracy"), prompt_details(about)
     table = report.score_table([one for one in scores if one.name != RECALL])
     html = report.marks_explained(scores) + report.paragraphs(remarks, "remark") + chart + table + details
     caption = (

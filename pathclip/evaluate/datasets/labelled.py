@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 Contents = Callable[[Sequence[int]], Iterator[bytes]]
+Images = TypeVar("Images", "LabelledImages", "MultiLabelImages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,7 @@ class LabelledImages:
 
     def take(self, kept: Sequence[int]) -> LabelledImages:
         """Those with the given ascending numbers."""
-        return replace(
-            self,
-            paths=tuple(self.paths[i] for i in kept),
-            labels=tuple(self.labels[i] for i in kept),
-            groups=tuple(self.groups[i] for i in kept),
-            contents=lambda numbers: self.contents([kept[i] for i in numbers]),
-        )
+        return _taken(self, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +83,7 @@ class MultiLabelImages:
 
     def take(self, kept: Sequence[int]) -> MultiLabelImages:
         """Those with the given ascending numbers."""
-        return replace(
-            self,
-            paths=tuple(self.paths[i] for i in kept),
-            labels=tuple(self.labels[i] for i in kept),
-            groups=tuple(self.groups[i] for i in kept),
-            contents=lambda numbers: self.contents([kept[i] for i in numbers]),
-        )
+        return _taken(self, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +111,16 @@ class TextPairs:
         if limit is None or limit >= len(self):
             return self
         return replace(self, paths=self.paths[:limit], texts=self.texts[:limit], groups=self.groups[:limit])
+
+
+def _taken(images: Images, kept: Sequence[int]) -> Images:
+    return replace(
+        images,
+        paths=tuple(images.paths[i] for i in kept),
+        labels=tuple(images.labels[i] for i in kept),
+        groups=tuple(images.groups[i] for i in kept),
+        contents=lambda numbers: images.contents([kept[i] for i in numbers]),
+    )
 
 
 def _in_turn(labels: Sequence[str], limit: int) -> list[int]:

@@ -9,8 +9,9 @@ from typing import Any
 from pathclip.evaluate.measures.learning import Learnable
 from pathclip.evaluate.measures.learnt_scores import BALANCED
 from pathclip.evaluate.reporting import report
+from pathclip.evaluate.reporting.task_parts import score_chart
 from pathclip.evaluate.subjects import Subject
-from pathclip.evaluate.task import Measured, TaskResult, headline
+from pathclip.evaluate.task import Measured, TaskResult
 from pathclip.types import Score
 
 Point = tuple[float, float, float, float]  # x, value, low, high
@@ -36,13 +37,7 @@ def learning_section(
 
 def bars(scores: Sequence[Score]) -> str:
     """Balanced accuracy of each method and encoder as bars, one per variant."""
-    labels, columns = headline(scores, BALANCED)
-    return report.bar_chart(
-        labels,
-        {variant: [one.value for one in row] for variant, row in columns.items()},
-        {variant: [(one.low, one.high) for one in row] for variant, row in columns.items()},
-        top=1.0,
-    )
+    return score_chart(scores, BALANCED)
 
 
 def points_of(

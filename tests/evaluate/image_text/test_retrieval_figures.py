@@ -5,13 +5,13 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from pathclip.evaluate import stats
 from pathclip.evaluate.image_text import retrieval_figures
 from pathclip.evaluate.image_text.retrieval import Relevance
 from pathclip.evaluate.image_text.retrieval_figures import Figures, median_interval
 from pathclip.evaluate.image_text.retrieval_pools import Pooled
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Settings
+from tests.evaluate.bootstraps import bootstrap_median
 from tests.evaluate.encoders import ColourEncoder
 
 SETTINGS = Settings(resamples=400, seed=3)
@@ -22,7 +22,7 @@ def test_the_interval_of_the_median_is_that_of_sorting_every_resample(most):
     rng = np.random.default_rng(0)
     rank, groups = rng.integers(1, most + 1, 300), rng.integers(0, 90, 300)
     groups = np.unique(groups, return_inverse=True)[1]
-    expected, _ = stats.bootstrap_median(rank, groups, 400, seed=3)
+    expected, _ = bootstrap_median(rank, groups, 400, seed=3)
     found = median_interval(rank[:, None], groups, SETTINGS)
     assert found.value == expected.value
     # Of thousands of different ranks 65 are told apart: the ends may move by a small part of the interval.
