@@ -34,7 +34,7 @@ class Marks:
     'leak': test pictures were trained on; of a paired difference, by either side. 'solved by colour': a
     classifier that sees nothing but colours reaches the lower end of the model's interval of balanced
     accuracy, in that variant. 'nearly solved by colour': it does not, but comes `NEARLY` of the way there
-    from chance. A figure whose interval does not exceed chance has nothing solved, by whatever.
+    from chance. Colours that do not exceed chance solve nothing, however low the model.
 
     Of what asks an encoder, a score of balanced accuracy is judged by its own interval and any other by that
     of zero-shot classification. Of what was learnt, all figures of an encoder, method and variant are judged
@@ -105,9 +105,7 @@ class Marks:
         }
 
     def _of_colour(self, judged: Score, colours: float) -> list[str]:
-        if not math.isfinite(colours):
-            return []
-        if (judged.high if math.isfinite(judged.high) else judged.value) <= self.chance:
+        if not math.isfinite(colours) or colours <= self.chance:
             return []
         if colours >= (judged.low if math.isfinite(judged.low) else judged.value):
             return [SOLVED_BY_COLOUR]

@@ -47,10 +47,12 @@ def test_a_model_at_chance_is_not_said_to_be_nearly_reached_by_colours_below_it(
     assert not any(one.context.get("marks") for one in marks_of(given, {}, False).put(given))
 
 
-@pytest.mark.parametrize(("high", "expected"), [(0.2, []), (0.21, [SOLVED_BY_COLOUR])])
-def test_what_does_not_exceed_chance_is_not_solved_by_colour(high, expected):
-    given = scores(0.6)
-    given[0] = Score("balanced_accuracy", 0.145, 100, 0.12, high, MODEL)
+@pytest.mark.parametrize(("colours", "expected"), [(0.2, []), (0.21, [SOLVED_BY_COLOUR])])
+def test_colours_that_do_not_exceed_chance_solve_nothing_and_others_do_however_low_the_model(
+    colours, expected
+):
+    given = scores(colours)
+    given[0] = Score("balanced_accuracy", 0.145, 100, 0.12, 0.18, MODEL)
     put = marks_of(given, {}, False).put(given)
     assert [one.context.get("marks", []) for one in put[:2]] == [expected, expected]
 
