@@ -15,8 +15,9 @@ from pathclip.errors import ConfigError, ModelFolderError
 from pathclip.export.card import readme
 from pathclip.export.gate import ExportGateError, Gate, Prompts, Thresholds, compare
 from pathclip.export.recipe import Recipe
-from pathclip.export.samples import Samples, read_calibration
+from pathclip.export.samples import Samples, halves, read_calibration
 from pathclip.export.search import Chosen, quantize_best, variants
+from pathclip.export.tower import Tower
 from pathclip.model_folder import (
     TRAINING_PICTURES,
     WEIGHTS,
@@ -147,8 +148,10 @@ def _quantised(
 ) -> tuple[dict[str, Path], dict[str, Chosen]]:
     recipes = variants(recipe) if search else [recipe]
     int8 = {tower: work / f"{tower}_int8.onnx" for tower in TOWERS}
+    used, selection = halves(calibration)
     chosen = {
-        tower: quantize_best(tower, fp32[tower], int8[tower], calibration, recipes, work) for tower in TOWERS
+        tower: quantize_best(Tower(tower, fp32[tower], used, selection, work), int8[tower], recipes)
+        for tower in TOWERS
     }
     return int8, chosen
 

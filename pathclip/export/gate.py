@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pathclip.config import nearest
 from pathclip.errors import ConfigError, PathclipError
 from pathclip.export.samples import Samples
-from pathclip.export.search import embed, open_session
+from pathclip.export.session import embed, open_session
 from pathclip.runtime.encoder import normalise
 
 SPEED_ROUNDS = 5

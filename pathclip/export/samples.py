@@ -106,6 +106,13 @@ def read_calibration(
     )
 
 
+def halves(calibration: Samples) -> tuple[Samples, Samples]:
+    """Three quarters to read ranges off, the rest to compare recipes by; all twice if they are too few."""
+    split = max(1, len(calibration) * 3 // 4)
+    used, selection = calibration.part(0, split), calibration.part(split, len(calibration))
+    return used, selection if len(selection) else used
+
+
 def draw_pairs(folders: Sequence[Path], count: int, seed: int = 0) -> list[Sample]:
     """A random sample, without replacement, of the pairs of all folders; in random order.
 

@@ -1,0 +1,37 @@
+"""Runs the ONNX towers of an export in onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathclip.export.samples import Samples
+
+
+def embed(graph: Path, tower: str, samples: Samples, optimise: bool = True) -> NDArray[np.float32]:
+    """L2-normalised embeddings float32 [n, d] of an ONNX tower, in batches of 16.
+
+    Args:
+        graph: ONNX file.
+        tower: 'image' or 'text'.
+        samples: what to embed.
+        optimise: let onnxruntime rewrite the graph, as it does in use.
+    """
+    session = open_session(graph, optimise)
+    rows = np.concatenate([session.run(None, feed)[0] for feed in samples.feeds(tower)])
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.maximum(norms, 1e-12)).astype(np.float32)
+
+
+def open_session(graph: Path, optimise: bool = True) -> Any:
+    """An onnxruntime session on the CPU."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
