@@ -22,12 +22,16 @@ ALLOWED_SUFFIXES = frozenset({".json", ".safetensors", ".onnx", ".md", ".txt"})
 MAX_JSON_BYTES = 64 * 1024 * 1024
 WEIGHTS = "open_clip_model.safetensors"
 TRAINING_PICTURES = "training_pictures.safetensors"
-# What an embedding depends on: these files and every ONNX graph and safetensors but TRAINING_PICTURES …
+# Made of the text tower, and so not decisive itself.
+PROMPT_EMBEDDINGS = "prompt_embeddings.safetensors"
+# What an embedding depends on: these files and every ONNX graph and safetensors but the two above …
 _DECISIVE_FILES = frozenset({"tokenizer.json", "open_clip_config.json", "text/config.json"}) | {
     *("config.json", "vocab.json", "merges.txt"),  # of a folder of transformers
 }
 # … and these entries of the card.
 _DECISIVE_ENTRIES = ("preprocess", "context_length", "pad_id")
+# … and this one, where the card has it.
+_TEXT_CLEANING = "text_cleaning"
 # Bounds of what a real model has: a card with more would ask for gigabytes before its fault shows.
 _LIMITS = {"embed_dim": (1, 65_536), "context_length": (1, 4096), "pad_id": (0, (1 << 31) - 1)}
 
@@ -41,7 +45,8 @@ class ModelFolder:
         card: content of `pathclip.json`: schema_version, name, embed_dim, context_length, pad_id,
             logit_scale (the factor itself, not its logarithm), logit_bias (or None), preprocess (see
             `pathclip.runtime.preprocess.Preprocess`), prompts, calibration, training, scores, licence,
-            files (path within the folder → SHA-256).
+            files (path within the folder → SHA-256), and text_cleaning where texts are cleaned before they
+            become tokens (see `pathclip.runtime.tokenizer`).
     """
 
     path: Path
@@ -52,9 +57,9 @@ class ModelFolder:
         """Names what the model computes: in one precision, folders of one hash give the same embeddings.
 
         SHA-256, in hex, over the listed hashes of all ONNX and safetensors files, of the configs and the
-        tokenizer, and over the card's preprocess, context_length and pad_id. Scores, prompts, `gate.json`
-        and `README.md` do not count: they hold measured speeds and so differ between two exports of one
-        model. Nor do the hashes of the pictures that it was trained on.
+        tokenizer, and over the card's preprocess, context_length, pad_id and text_cleaning. Scores, prompts,
+        `gate.json` and `README.md` do not count: they hold measured speeds and so differ between two exports
+        of one model. Nor do the hashes of the pictures that it was trained on, or stored embeddings.
         """
         import hashlib
 
@@ -62,6 +67,8 @@ class ModelFolder:
             "files": {name: digest for name, digest in self.card["files"].items() if _is_decisive(name)},
             **{key: self.card.get(key) for key in _DECISIVE_ENTRIES},
         }
+        if self.card.get(_TEXT_CLEANING):
+            decisive[_TEXT_CLEANING] = self.card[_TEXT_CLEANING]
         canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -172,7 +179,7 @@ def hint_of_model(path: Path) -> str:
 
 
 def _is_decisive(name: str) -> bool:
-    if name == TRAINING_PICTURES:
+    if name in (TRAINING_PICTURES, PROMPT_EMBEDDINGS):
         return False
     return name in _DECISIVE_FILES or Path(name).suffix in (".onnx", ".safetensors")
 

@@ -80,9 +80,7 @@ def export(cfg: Any) -> ExportResult:
     recipe = build(cfg.recipe, "recipe")
     thresholds = Thresholds.from_config(cfg.gate)
     preprocess = Preprocess.from_card(folder.card["preprocess"])
-    tokenizer = Tokenizer(
-        folder.file("tokenizer.json"), int(folder.card["context_length"]), int(folder.card.get("pad_id") or 0)
-    )
+    tokenizer = Tokenizer.of_folder(folder)
     prompts = _prompts(cfg, folder, tokenizer)
     calibration, held_out = read_calibration(
         _shards(cfg, folder),

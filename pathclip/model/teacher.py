@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from pathclip.errors import ConfigError, ModelFolderError
 from pathclip.model.torch_encoder import load_torch_model
-from pathclip.model.towers import TOKENIZER
 from pathclip.model_folder import WEIGHTS, open_model_folder
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
@@ -45,9 +44,7 @@ class Teacher:
                 raise ModelFolderError(f"{path}: holds no {WEIGHTS}; name the folder that training wrote")
             self._model: Any = load_torch_model(folder).requires_grad_(False)
             self._own = Preprocess.from_card(folder.card["preprocess"])
-            self.tokenizer = Tokenizer(
-                folder.file(TOKENIZER), int(folder.card["context_length"]), int(folder.card.get("pad_id", 0))
-            )
+            self.tokenizer = Tokenizer.of_folder(folder)
         except ModelFolderError as error:
             raise ConfigError(f"teacher: {error}") from error
         self._student = student

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pathclip.model.towers import TOKENIZER, load_towers
+from pathclip.model.towers import load_towers
 from pathclip.model_folder import ModelFolder
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
@@ -41,9 +41,7 @@ class TorchEncoder:
         self.logit_scale = float(folder.card["logit_scale"])
         self.dim = int(folder.card["embed_dim"])
         self._model: Any = load_torch_model(folder)
-        self._tokenizer = Tokenizer(
-            folder.file(TOKENIZER), int(folder.card["context_length"]), int(folder.card.get("pad_id", 0))
-        )
+        self._tokenizer = Tokenizer.of_folder(folder)
 
     @torch.inference_mode()
     def encode_images(self, images: Any, batch_size: int = 32) -> NDArray[np.float32]:

@@ -96,7 +96,6 @@ class OnnxEncoder:
         self.logit_scale = _logit_scale(folder)
         self.preprocess = Preprocess.from_card(folder.card.get("preprocess") or {})
         self._context_length = int(folder.card["context_length"])
-        self._pad_id = int(folder.card["pad_id"])
 
     def encode_images(
         self, images: Sequence[Image.Image] | NDArray[np.uint8], batch_size: int = 32
@@ -135,7 +134,7 @@ class OnnxEncoder:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        return Tokenizer(self.folder.verified("tokenizer.json"), self._context_length, self._pad_id)
+        return Tokenizer.of_folder(self.folder)
 
     def _run(self, session: Any, name: str, values: NDArray[Any]) -> NDArray[np.float32]:
         try:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathclip.errors import DataError, ModelFolderError
+from pathclip.model_folder import ModelFolder
 
 
 class Tokenizer:
@@ -42,6 +43,13 @@ class Tokenizer:
         self._tokenizer.enable_truncation(max_length=context_length)
         pad_token = self._tokenizer.id_to_token(pad_id) or "[PAD]"
         self._tokenizer.enable_padding(length=context_length, pad_id=pad_id, pad_token=pad_token)
+
+    @classmethod
+    def of_folder(cls, folder: ModelFolder) -> Tokenizer:
+        """The tokenizer of a model folder; its file is compared with the card first."""
+        card = folder.card
+        file = folder.verified("tokenizer.json")
+        return cls(file, int(card["context_length"]), int(card.get("pad_id") or 0))
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Texts to int64 [n, context_length].
