@@ -46,6 +46,16 @@ VERBS = {
     "export": Verb(
         "a model folder to int8 ONNX that needs no torch", "model=run/model out=model-int8", PIPELINE
     ),
+    "import": Verb(
+        "known weights (OpenAI, Hugging Face, open_clip) to a model folder",
+        "vinid/plip --out plip",
+        "pathclip.commands.import_folder",
+    ),
+    "bench": Verb(
+        "how fast a model folder runs here, by every runtime",
+        "model-int8",
+        "pathclip.commands.bench",
+    ),
     "classify": Verb(
         "pictures by descriptions of the classes",
         'model-int8 tile.jpg --labels "colon adenocarcinoma,benign colon"',

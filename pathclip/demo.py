@@ -107,6 +107,7 @@ def demo(out: Path, posts: int = 1500, seed: int = 0, overrides: Sequence[str] =
                 "export",
                 [
                     *(f"model={trained.model}", f"out={int8}", "keep_fp32=true", f"seed={seed}"),
+                    "search=false",
                     f"prompts.classes={list(_classes())}",
                 ],
             )

@@ -26,7 +26,7 @@ TRAINING_PICTURES = "training_pictures.safetensors"
 PROMPT_EMBEDDINGS = "prompt_embeddings.safetensors"
 # What an embedding depends on: these files and every ONNX graph and safetensors but the two above …
 _DECISIVE_FILES = frozenset({"tokenizer.json", "open_clip_config.json", "text/config.json"}) | {
-    *("config.json", "vocab.json", "merges.txt"),  # of a folder of transformers
+    *("config.json", "vocab.json", "merges.txt", "spiece.model"),  # of a folder of transformers
 }
 # … and these entries of the card.
 _DECISIVE_ENTRIES = ("preprocess", "context_length", "pad_id")

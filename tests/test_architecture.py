@@ -50,6 +50,7 @@ EXCEPTIONS = {("curate", "pathclip.shards.writer"), ("curate", "pathclip.shards.
 # `pathclip.load(…, runtime="torch")`, inside the function.
 ROOT_MAY_IMPORT = {
     "pathclip.errors",
+    "pathclip.types",
     "pathclip.model_folder",
     "pathclip.runtime",
     "pathclip.model.torch_encoder",

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from pathclip.errors import DataError
-
 if TYPE_CHECKING:
     from pathclip.runtime.encoder import Encoder
 
 INTERRUPTED = 130
 Precision = Annotated[str, typer.Option(help="auto, int8 or fp32; auto takes int8 where the folder has it.")]
+Runtime = Annotated[str, typer.Option(help="auto, onnx, openvino or torch; auto takes the fastest here.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads; by default the physical cores.", show_default=False)
 ]
+BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="Pictures in one run of the model.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
 
 
@@ -59,41 +59,18 @@ def _exits_with_its_result(command: Callable[..., int]) -> Callable[..., None]:
     return wrapped
 
 
-def open_model(folder: Path, precision: str, threads: int | None) -> Encoder:
-    """Opens a model folder as an encoder."""
+def open_model(
+    folder: Path, precision: str, threads: int | None, runtime: str = "auto", pictures: int | None = None
+) -> Encoder:
+    """Opens a model folder as an encoder, for about so many pictures if that is known."""
     import pathclip
 
-    return pathclip.load(folder, precision=cast(Any, precision), threads=threads)
+    return pathclip.load(folder, cast(Any, runtime), cast(Any, precision), threads, pictures)
 
 
-def picture_files(given: Sequence[str]) -> list[Path]:
-    """Files, folders (searched through) and patterns to a list of files, each once, in the order given.
-
-    Raises:
-        DataError: a folder has no pictures, or a pattern matches nothing. A missing file is left in:
-            it gets its own line when it is opened.
-    """
-    from pathclip.runtime.images import find_images
-
-    found: dict[Path, None] = {}
-    for name in given:
-        path = Path(name)
-        if path.is_dir():
-            inside = find_images(path)
-            if not inside:
-                raise DataError(f"{path}: no pictures in it")
-            found.update(dict.fromkeys(inside))
-        elif not path.exists() and any(mark in name for mark in "*?["):
-            import glob
-
-            matches = sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207 — absolute patterns too
-            files = [match for match in matches if match.is_file()]
-            if not files:
-                raise DataError(f"{name}: matches no file")
-            found.update(dict.fromkeys(files))
-        else:
-            found[path] = None
-    return list(found)
+def is_watched() -> bool:
+    """Whether somebody sees stderr, and so a progress bar."""
+    return sys.stderr.isatty()
 
 
 def complain(message: object) -> None:

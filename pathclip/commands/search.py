@@ -53,13 +53,14 @@ def command(
 
     opened = open_index(index)
     folder = model or _recorded_model(index, opened)
-    encoder = flags.open_model(folder, opened.model.get("precision", "auto"), threads)
+    encoder = flags.open_model(folder, opened.model.get("precision", "auto"), threads, pictures=1)
     opened.require_model(encoder.folder.hash)
     if image is not None:
-        from pathclip.runtime.images import open_image, require_utf8_name
+        from pathclip.runtime.images import require_utf8_name
 
         require_utf8_name(image)
-        query = encoder.encode_images(encoder.preprocess.pixels(open_image(image), str(image))[None])
+        preprocess = encoder.preprocess
+        query = encoder.encode_images(preprocess.pixels(preprocess.open(image), str(image))[None])
     else:
         query = encoder.encode_texts([str(text)])
     hits = opened.search(query, k)

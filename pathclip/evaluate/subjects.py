@@ -56,8 +56,8 @@ def load_subjects(
     Args:
         folder: a model folder of pathclip, or one of open_clip or of transformers' CLIPModel, which run by
             torch in fp32.
-        runtime: 'onnx', 'torch', or 'auto': int8 by ONNX, fp32 by ONNX where the folder has it so, else
-            by torch.
+        runtime: 'onnx', 'openvino', 'torch', or 'auto': int8 by onnxruntime, fp32 by it too where the folder
+            has ONNX in fp32, else by torch.
         precision: 'int8', 'fp32', or 'all' that the folder holds.
         untrained: folder of the model before training, measured in fp32 where it has that. Unless it lists
             pictures that it was trained on, or its card names a training, it counts as having seen none.
@@ -70,7 +70,7 @@ def load_subjects(
         ConfigError: an unknown runtime or precision.
     """
     for name, value, known in (
-        ("runtime", runtime, ("auto", "onnx", "torch")),
+        ("runtime", runtime, ("auto", "onnx", "openvino", "torch")),
         ("precision", precision, ("all", "int8", "fp32")),
     ):
         if value not in known:
@@ -105,7 +105,7 @@ def _foreign(path: str, role: Role, runtime: str, precision: str) -> Subject:
     from pathclip.model.foreign_folder import open_foreign_folder
 
     described = open_foreign_folder(path)
-    if runtime == "onnx" or precision == "int8":
+    if runtime in ("onnx", "openvino") or precision == "int8":
         raise ModelFolderError(
             f"{path}: saved by {described.kind}, so it runs by torch in fp32 only, not in another "
             "runtime or precision"
@@ -119,7 +119,7 @@ def _foreign(path: str, role: Role, runtime: str, precision: str) -> Subject:
 def _held(folder: ModelFolder, runtime: str) -> list[str]:
     """Precisions that can run here; at least one, so that `pathclip.load` says what is missing."""
     onnx: list[str] = [] if runtime == "torch" else list(available_precisions(folder))
-    torch = runtime != "onnx" and folder.has(WEIGHTS) and find_spec("torch") is not None
+    torch = runtime in ("auto", "torch") and folder.has(WEIGHTS) and find_spec("torch") is not None
     held: list[str] = [one for one in ("int8", "fp32") if one in onnx or (one == "fp32" and torch)]
     return held or ["fp32"]
 

@@ -15,7 +15,8 @@ from pathclip import __version__
 from pathclip.evaluate.reporting.headlines import by_task, headlines
 from pathclip.evaluate.reporting.paper_tables import caption, markdown, markdown_text, summary_table
 from pathclip.evaluate.reporting.provenance import package_versions
-from pathclip.export.gate import Gate, Line
+from pathclip.export.gate import Gate
+from pathclip.export.verdict import Line
 from pathclip.types import Score
 
 NOT_RECORDED = "not recorded"
@@ -168,8 +169,8 @@ def _gate(gate: Gate) -> list[str]:
     return [
         "## int8 against fp32",
         "",
-        "| | value | limit | samples | |",
-        "|---|---|---|---|---|",
+        "| | value | 95 % interval | limit | samples | |",
+        "|---|---|---|---|---|---|",
         *(_row(line) for line in gate.lines),
         "",
         f"Measured on {gate.details.get('cpu', 'an unnamed CPU')} with held-out pairs; "
@@ -234,10 +235,11 @@ def _again(card: Mapping[str, Any], scores: Sequence[Score]) -> list[str]:
 
 def _row(line: Line) -> str:
     value = "not measured" if line.value is None else f"{line.value:.4f}"
+    interval = "" if line.low is None or line.high is None else f"{line.low:.4f}–{line.high:.4f}"
     limit = "" if line.threshold is None else f"{line.threshold:g}"
     verdict = {True: "passed", False: "FAILED", None: ""}[line.passed]
     end = ", ".join(part for part in (verdict, line.note) if part)
-    return f"| {line.name} | {value} | {limit} | {line.n or ''} | {end} |"
+    return f"| {line.name} | {value} | {interval} | {limit} | {line.n or ''} | {end} |"
 
 
 def _calibration(fitted: Mapping[str, Any]) -> str:

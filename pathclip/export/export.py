@@ -12,40 +12,54 @@ from typing import Any
 from pathclip import atomic
 from pathclip.config import build, check_values, output_folder
 from pathclip.errors import ConfigError, ModelFolderError
+from pathclip.export import prompts as class_prompts
 from pathclip.export.card import readme
-from pathclip.export.gate import ExportGateError, Gate, Prompts, Thresholds, compare
+from pathclip.export.gate import ExportGateError, Gate, Thresholds, compare
+from pathclip.export.labelled import labelled_by_pairs, labelled_by_task
+from pathclip.export.layers import layer_errors
+from pathclip.export.objective import ClassPrompts, Objective
 from pathclip.export.recipe import Recipe
-from pathclip.export.samples import Samples, halves, read_calibration
-from pathclip.export.search import Chosen, quantize_best, variants
+from pathclip.export.report import Exported, Sets, write_report
+from pathclip.export.samples import Samples, apart, read_calibration
+from pathclip.export.search import Chosen, search
 from pathclip.export.tower import Tower
 from pathclip.model_folder import (
+    PROMPT_EMBEDDINGS,
     TRAINING_PICTURES,
     WEIGHTS,
     ModelFolder,
     open_model_folder,
     write_model_folder,
 )
-from pathclip.runtime.classify import TEMPLATES, fill
 from pathclip.runtime.preprocess import Preprocess
+from pathclip.runtime.prompt_store import save_prompt_embeddings
 from pathclip.runtime.tokenizer import Tokenizer
 
 TOWERS = ("image", "text")
 COPIED = ("open_clip_config.json", "tokenizer.json", "text/config.json", TRAINING_PICTURES)
+SEARCHES = (False, "quick", "full")
+LAYER_SAMPLES = 32  # of the error of each layer: all its outputs are held at once
 VALUES = {
     "model": str | int | None,
     "seed": int,
     "limit": int | None,
-    "search": bool,
+    "search_minutes": float,
+    "tolerance": float,
     "keep_fp32": bool,
     "keep_torch": bool,
     "force": bool,
     "calibration.shards": str | list[str] | None,
     "calibration.samples": int,
+    "calibration.selection": int,
     "calibration.held_out": int,
+    "task_limit": int,
     "prompts.classes": list[str] | None,
     "prompts.templates": list[str] | None,
 }
-LEAST = {"seed": 0, "limit": 1, "calibration.samples": 8, "calibration.held_out": 8}
+LEAST = {
+    **{"seed": 0, "limit": 1, "search_minutes": 0, "tolerance": 0, "task_limit": 2},
+    **{f"calibration.{name}": 8 for name in ("samples", "selection", "held_out")},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +68,13 @@ class ExportResult:
 
     Attributes:
         out: the new model folder.
+        report: folder of `report.html` and `report.json`.
         gate: the comparison of int8 with fp32.
         chosen: tower → the recipe taken, with all trials.
     """
 
     out: Path
+    report: Path
     gate: Gate
     chosen: Mapping[str, Chosen]
 
@@ -72,45 +88,66 @@ def export(cfg: Any) -> ExportResult:
     Raises:
         ConfigError: a missing or wrong value.
         ModelFolderError: `model` is no folder with torch weights.
-        DataError: no shards to calibrate on, or too few pairs.
-        ExportGateError: int8 is too far from fp32 and `force` is false; nothing is written.
+        DataError: no shards to calibrate on, or too few pairs; a task whose pictures cannot be read.
+        ExportGateError: int8 is too far from fp32 and `force` is false; nothing but the report is written.
     """
     check_values(cfg, VALUES, LEAST)
-    folder, out = _folders(cfg)
-    recipe = build(cfg.recipe, "recipe")
-    thresholds = Thresholds.from_config(cfg.gate)
+    if cfg.search not in SEARCHES:
+        raise ConfigError(f"search: expected false, quick or full, got {cfg.search!r}")
+    folder, out, report = _folders(cfg)
+    recipe, thresholds = build(cfg.recipe, "recipe"), Thresholds.from_config(cfg.gate)
+    tasks = _tasks(cfg)
     preprocess = Preprocess.from_card(folder.card["preprocess"])
     tokenizer = Tokenizer.of_folder(folder)
-    prompts = _prompts(cfg, folder, tokenizer)
-    calibration, held_out = read_calibration(
-        _shards(cfg, folder),
-        cfg.calibration.samples,
-        cfg.calibration.held_out,
-        preprocess,
-        tokenizer,
-        seed=cfg.seed,
-        limit=cfg.limit,
+    classes, templates = class_prompts.named_classes(cfg, folder), class_prompts.templates(cfg, folder)
+    prompts = class_prompts.gate_prompts(classes, templates, tokenizer)
+
+    shards = _shards(cfg, folder)
+    first = cfg.calibration.samples + cfg.calibration.selection
+    drawn, held_out = read_calibration(
+        shards, first, cfg.calibration.held_out, preprocess, tokenizer, seed=cfg.seed, limit=cfg.limit
     )
+    calibration, selection = apart(drawn, len(drawn) * cfg.calibration.samples // first)
+    labelled = labelled_by_pairs(held_out, classes, templates, tokenizer)
+    for name, task in tasks.items():
+        labelled = labelled_by_task(name, task, cfg.task_limit, drawn, tokenizer)
+
     with tempfile.TemporaryDirectory(prefix="pathclip-export-") as name:
         work = Path(name)
         fp32 = _fp32_towers(folder, work, preprocess)
-        int8, chosen = _quantised(fp32, calibration, recipe, cfg.search, work)
-        details = {"recipes": {tower: _trials(chosen[tower]) for tower in TOWERS}, "forced": cfg.force}
-        gate = compare(fp32, int8, held_out, thresholds, prompts, details)
+        asked = class_prompts.search_prompts(prompts, labelled)
+        chosen = _chosen(cfg, folder, fp32, calibration, selection, recipe, asked, work)
+        int8 = {tower: chosen[tower].quantised.file for tower in TOWERS}
+        details = {"recipes": {tower: _recipe(chosen[tower]) for tower in TOWERS}, "forced": cfg.force}
+        gate = compare(fp32, int8, held_out, thresholds, prompts, details, labelled)
+        layers = {tower: _layer_errors(chosen[tower], tower, selection) for tower in TOWERS}
+        sets = Sets(tuple(map(str, shards)), len(calibration), len(selection), len(held_out), labelled)
+        page = write_report(
+            report, Exported(folder, out, gate, chosen, layers, sets, cfg.tolerance, cfg.seed)
+        )
+        print(f"report: {page}")
         if not gate.passed and not cfg.force:
             raise ExportGateError(
-                f"{folder.path}: int8 is too far from fp32: {gate.failures()}. Nothing was written; try "
-                "another recipe, more calibration.samples, or force=true to write it with a warning"
+                f"{folder.path}: int8 is too far from fp32: {gate.failures()}. No model folder was written; "
+                f"{page} says more. Try search=full, another recipe, more calibration.samples, or force=true "
+                "to write it with a warning"
             )
-        _write(cfg, folder, out, gate, int8, fp32 if cfg.keep_fp32 else {})
+        texts = class_prompts.stored_texts(cfg, folder, tasks.values())
+        kept = {"int8": int8, **({"fp32": fp32} if cfg.keep_fp32 else {})}
+        stored = class_prompts.embed_prompts(
+            texts, {precision: files["text"] for precision, files in kept.items()}, tokenizer, preprocess
+        )
+        _write(cfg, folder, out, gate, kept, stored)
     print(f"model folder: {out}")
-    return ExportResult(out, gate, chosen)
+    return ExportResult(out, report, gate, chosen)
 
 
-def _folders(cfg: Any) -> tuple[ModelFolder, Path]:
+def _folders(cfg: Any) -> tuple[ModelFolder, Path, Path]:
+    """The model, where the exported one goes, and where the report goes."""
     if cfg.model is None:
         raise ConfigError("model: name a model folder, as model=outputs/train/…/model")
     folder, out = open_model_folder(str(cfg.model)), output_folder(cfg)
+    report = output_folder(cfg, "report")
     if not folder.has(WEIGHTS):
         raise ModelFolderError(
             f"{folder.path}: no {WEIGHTS} in it, so it was exported already; name the trained folder"
@@ -119,7 +156,16 @@ def _folders(cfg: Any) -> tuple[ModelFolder, Path]:
         raise ConfigError(f"out: {out} is the model that is exported; name another folder")
     if out.exists() and any(out.iterdir()) and not (out / "pathclip.json").is_file():
         raise ConfigError(f"out: {out} exists and is no model folder, so it is not replaced; name another")
-    return folder, out
+    if report.resolve() in (out.resolve(), folder.path.resolve()):
+        raise ConfigError(f"report: {report} is a model folder; name another folder")
+    return folder, out, report
+
+
+def _tasks(cfg: Any) -> dict[str, Any]:
+    """The task that the gate measures accuracy on, if one is named."""
+    if len(cfg.tasks) > 1:
+        raise ConfigError(f"task: one at most, but {len(cfg.tasks)} were named: {', '.join(cfg.tasks)}")
+    return {str(name): build(node, f"tasks.{name}") for name, node in cfg.tasks.items()}
 
 
 def _shards(cfg: Any, folder: ModelFolder) -> list[Path]:
@@ -141,48 +187,52 @@ def _fp32_towers(folder: ModelFolder, work: Path, preprocess: Preprocess) -> dic
     return export_towers(model, work, preprocess.size, int(folder.card["context_length"]))
 
 
-def _quantised(
-    fp32: Mapping[str, Path], calibration: Samples, recipe: Recipe, search: bool, work: Path
-) -> tuple[dict[str, Path], dict[str, Chosen]]:
-    recipes = variants(recipe) if search else [recipe]
-    int8 = {tower: work / f"{tower}_int8.onnx" for tower in TOWERS}
-    used, selection = halves(calibration)
-    chosen = {
-        tower: quantize_best(Tower(tower, fp32[tower], used, selection, work), int8[tower], recipes)
-        for tower in TOWERS
-    }
-    return int8, chosen
+def _chosen(
+    cfg: Any,
+    folder: ModelFolder,
+    fp32: Mapping[str, Path],
+    calibration: Samples,
+    selection: Samples,
+    recipe: Recipe,
+    asked: ClassPrompts | None,
+    work: Path,
+) -> dict[str, Chosen]:
+    """The recipe of each tower; the second gets the time that the first left."""
+    objective = Objective(fp32, selection, float(folder.card["logit_scale"]), asked)
+    left, chosen = cfg.search_minutes * 60.0, {}
+    for number, name in enumerate(TOWERS):
+        tower = Tower(name, fp32[name], calibration, selection, work)
+        seconds = left / (len(TOWERS) - number)
+        chosen[name] = search(tower, objective, recipe, cfg.search or None, cfg.tolerance, seconds)
+        left = max(left - chosen[name].seconds, 0.0)
+    return chosen
 
 
-def _trials(chosen: Chosen) -> dict[str, Any]:
-    kept = len(chosen.quantised.kept_fp32)
+def _layer_errors(chosen: Chosen, tower: str, samples: Samples) -> tuple[Any, ...]:
+    few, quantised = samples.part(0, LAYER_SAMPLES), chosen.quantised
+    return layer_errors(chosen.fp32, quantised.file, tower, few, quantised.reasons)
+
+
+def _recipe(chosen: Chosen) -> dict[str, Any]:
+    """What `gate.json` says of a tower."""
     return {
-        "recipe": chosen.recipe.describe() + (f", {kept} layers in fp32" if kept else ""),
+        "recipe": chosen.trial.describe(),
         "layers": chosen.quantised.layers,
         "kept_fp32": list(chosen.quantised.kept_fp32),
+        "reasons": dict(chosen.quantised.reasons),
+        "chosen": chosen.number,
         "trials": [
-            {**asdict(trial.recipe), "cosine": round(trial.cosine, 6), "bytes": trial.size}
+            {
+                **asdict(trial.recipe),
+                **trial.fidelity.as_json(),
+                "stage": trial.stage,
+                "layers_in_fp32": len(trial.quantised.kept_fp32),
+                "speed": round(trial.speed, 3),
+                "bytes": trial.size,
+            }
             for trial in chosen.trials
         ],
     }
-
-
-def _prompts(cfg: Any, folder: ModelFolder, tokenizer: Tokenizer) -> Prompts | None:
-    """Classes from the config, else from the card; templates likewise.
-
-    Raises:
-        ConfigError: a template without `{}`, by which all classes would be one.
-    """
-    card = folder.card.get("prompts") or {}
-    classes = tuple(cfg.prompts.classes or card.get("classes") or ())
-    if len(classes) < 2:
-        return None
-    templates = list(cfg.prompts.templates or card.get("templates") or TEMPLATES)
-    for template in templates:
-        if "{}" not in template:
-            raise ConfigError(f"prompts.templates: '{template}' has no {{}} where the class goes")
-    texts = [fill(template, label) for label in classes for template in templates]
-    return Prompts(classes, tokenizer(texts))
 
 
 def _write(
@@ -190,8 +240,8 @@ def _write(
     folder: ModelFolder,
     out: Path,
     gate: Gate,
-    int8: Mapping[str, Path],
-    fp32: Mapping[str, Path],
+    towers: Mapping[str, Mapping[str, Path]],
+    stored: Mapping[str, Mapping[str, Any]],
 ) -> None:
     card = {
         **{key: value for key, value in folder.card.items() if key not in ("files", "schema_version")},
@@ -203,12 +253,14 @@ def _write(
     }
     with write_model_folder(out, card) as staging:
         (staging / "onnx").mkdir()
-        for precision, files in (("int8", int8), ("fp32", fp32)):
+        for precision, files in towers.items():
             for tower, file in files.items():
                 shutil.copyfile(file, staging / "onnx" / f"{tower}_{precision}.onnx")
         for name in (*COPIED, *((WEIGHTS,) if cfg.keep_torch else ())):
             if folder.has(name):
                 (staging / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(folder.file(name), staging / name)
+        if stored:
+            save_prompt_embeddings(staging / PROMPT_EMBEDDINGS, stored)
         atomic.write_json(staging / "gate.json", gate.as_json())
         atomic.write_text(staging / "README.md", readme(card, gate))

@@ -45,14 +45,27 @@ def fold_batch_norms(module: Any, example: Any) -> int:
 
 
 def _pairs(module: Any, example: Any) -> list[tuple[Any, str, Any]]:
-    """(convolution, name of the normalisation, normalisation) that follow each other and run once."""
+    """(convolution, name of the normalisation, normalisation) that follow each other alone and run once."""
     import torch
     from timm.layers import BatchNormAct2d
+    from torch.overrides import TorchFunctionMode
 
     outputs: dict[int, Any] = {}
     kept: list[Any] = []  # keeps every output alive, so that no id is given twice
     runs: dict[int, int] = {}
-    found: list[tuple[Any, str, Any]] = []
+    found: list[tuple[int, str, Any]] = []
+    reads: dict[int, int] = {}
+
+    class CountReads(TorchFunctionMode):
+        """How often something is computed of a convolution's output; to ask for its shape is no reading."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                for given in (*args, *(kwargs or {}).values()):
+                    if id(given) in outputs:
+                        reads[id(given)] = reads.get(id(given), 0) + 1
+            return result
 
     def after_convolution(convolution: Any, _: Any, output: Any) -> None:
         kept.append(output)
@@ -62,10 +75,8 @@ def _pairs(module: Any, example: Any) -> list[tuple[Any, str, Any]]:
     def before_norm(name: str) -> Any:
         def hook(norm: Any, inputs: Any) -> None:
             runs[id(norm)] = runs.get(id(norm), 0) + 1
-            # Taken out, so that a second reader of the same output finds nothing.
-            convolution = outputs.pop(id(inputs[0]), None)
-            if convolution is not None:
-                found.append((convolution, name, norm))
+            if id(inputs[0]) in outputs:
+                found.append((id(inputs[0]), name, norm))
 
         return hook
 
@@ -76,9 +87,13 @@ def _pairs(module: Any, example: Any) -> list[tuple[Any, str, Any]]:
         elif type(part) in (torch.nn.BatchNorm2d, BatchNormAct2d) and part.track_running_stats:
             hooks.append(part.register_forward_pre_hook(before_norm(name)))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), CountReads():
             module(example[:1])
     finally:
         for hook in hooks:
             hook.remove()
-    return [pair for pair in found if runs[id(pair[0])] == runs[id(pair[2])] == 1]
+    return [
+        (outputs[output], name, norm)
+        for output, name, norm in found
+        if runs[id(outputs[output])] == runs[id(norm)] == reads.get(output) == 1
+    ]

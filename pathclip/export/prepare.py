@@ -40,6 +40,13 @@ def attribute(node: Any, name: str, default: int) -> int:
     return next((int(entry.i) for entry in node.attribute if entry.name == name), default)
 
 
+def weighted(model: Any) -> list[Any]:
+    """The Conv, MatMul and Gemm nodes with constant weights, in the graph's order."""
+    known = constants(model)
+    kinds = ("Conv", "MatMul", "Gemm")
+    return [node for node in model.graph.node if node.op_type in kinds and node.input[1] in known]
+
+
 def _add_zero_biases(model: Any) -> None:
     """Conv and Gemm get a zero bias; a product of two matrices with a constant one becomes a Gemm."""
     from onnx import numpy_helper

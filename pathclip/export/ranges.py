@@ -2,7 +2,7 @@
 
 onnxruntime's own calibrators keep every intermediate tensor of every batch, and one calibration serves
 one method. Here each tensor has one histogram of fixed size, so memory is bounded, and every method
-(min-max, percentile, least squared error) is read off the same pass: a search over them costs nothing.
+(min-max, percentile, squared error, entropy) is read off the same pass: a search over them costs nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from pathclip.errors import ConfigError
+from pathclip.export.entropy import least_divergence_threshold
+from pathclip.export.padding import word_places, words_alone
 
 BINS = 8192
 # Values per tensor and batch that enter the histogram; the minimum and maximum see all of them.
@@ -111,7 +113,7 @@ class Statistics:
 def measure(
     graph: Path, feeds: Iterable[Mapping[str, np.ndarray]], op_types: Sequence[str], threads: int = 0
 ) -> Statistics:
-    """Runs the fp32 graph over calibration batches.
+    """Runs the fp32 graph over calibration batches; padding of texts does not count.
 
     Args:
         graph: ONNX file with type information for its inner tensors.
@@ -138,7 +140,9 @@ def measure(
     for feed in feeds:
         values = dict(zip(inner, session.run(inner, dict(feed)), strict=True))
         values |= {name: feed[name] for name in inputs & set(names)}
-        for name, value in values.items():
+        places = word_places(model, feed)
+        for name, every in values.items():
+            value = words_alone(every, places)
             found.histograms[name].add(value)
             if name in axes:
                 _add_channels(found.channels, name, value, axes[name])
@@ -189,8 +193,9 @@ def value_range(histogram: Histogram, method: str, percentile: float = 99.99) ->
 
     Args:
         histogram: of one tensor.
-        method: 'minmax'; 'percentile', which cuts equally much from both tails; or 'mse', the range with
-            the least expected squared error of rounding and clipping together.
+        method: 'minmax'; 'percentile', which cuts equally much from both tails; 'mse', the range with
+            the least expected squared error of rounding and clipping together; or 'entropy', the range
+            that changes the distribution least.
         percentile: share of the values in per cent that stays inside, for 'percentile'.
 
     Raises:
@@ -202,7 +207,9 @@ def value_range(histogram: Histogram, method: str, percentile: float = 99.99) ->
         return _percentile_range(histogram, percentile)
     if method == "mse":
         return _least_error_range(histogram)
-    raise ConfigError(f"recipe calibration: '{method}' is none of minmax, percentile, mse")
+    if method == "entropy":
+        return _least_divergence_range(histogram)
+    raise ConfigError(f"recipe calibration: '{method}' is none of minmax, percentile, mse, entropy")
 
 
 def _percentile_range(histogram: Histogram, percentile: float) -> tuple[float, float]:
@@ -237,3 +244,10 @@ def _least_error_range(histogram: Histogram) -> tuple[float, float]:
             if error < best[0]:
                 best = (error, float(low), float(high))
     return best[1], best[2]
+
+
+def _least_divergence_range(histogram: Histogram) -> tuple[float, float]:
+    two_sided = histogram.low < 0.0 < histogram.high
+    bins = least_divergence_threshold(histogram.counts, two_sided)
+    threshold = bins * 2 * histogram.limit / BINS
+    return max(histogram.low, -threshold), min(histogram.high, threshold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -33,20 +34,35 @@ class Samples:
         tokens: int64 [n, context_length].
         texts: the captions.
         preprocess: normalises pixels.
+        groups: what must not be split, of each pair; empty where nobody asks.
+        labels: class of each pair as its shard names it, '' where it names none; empty where nobody asks.
     """
 
     pixels: NDArray[np.uint8]
     tokens: NDArray[np.int64]
     texts: tuple[str, ...]
     preprocess: Preprocess
+    groups: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def part(self, start: int, stop: int) -> Samples:
         """The samples from `start` to before `stop`."""
-        rows = slice(start, stop)
-        return Samples(self.pixels[rows], self.tokens[rows], self.texts[rows], self.preprocess)
+        return self.take(range(len(self))[start:stop])
+
+    def take(self, rows: Sequence[int]) -> Samples:
+        """The samples with these numbers."""
+        numbers = list(rows)
+        return Samples(
+            self.pixels[numbers],
+            self.tokens[numbers],
+            tuple(self.texts[i] for i in numbers),
+            self.preprocess,
+            tuple(self.groups[i] for i in numbers) if self.groups else (),
+            tuple(self.labels[i] for i in numbers) if self.labels else (),
+        )
 
     def feeds(self, tower: str) -> Iterator[dict[str, np.ndarray]]:
         """Batches of 16 for the tower's ONNX graph; normalised one batch at a time."""
@@ -56,6 +72,48 @@ class Samples:
                 yield {"pixels": self.preprocess.normalise(self.pixels[rows])}
             else:
                 yield {"tokens": self.tokens[rows]}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSamples:
+    """Pictures with a class each, to measure zero-shot answers on; no tower was fitted to them.
+
+    Attributes:
+        pixels: uint8 [n, h, w, 3], resized and cropped.
+        labels: class numbers int64 [n].
+        groups: what must not be split, of each picture; one of its own where it is not known.
+        classes: names, in the order of the numbers.
+        prompts: tokens int64 [prompts, context_length] of all classes, one class after another.
+        prompt_classes: class number of each prompt, int64 [prompts].
+        preprocess: normalises pixels.
+        source: where they come from, for people.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    groups: tuple[str, ...]
+    classes: tuple[str, ...]
+    prompts: NDArray[np.int64]
+    prompt_classes: NDArray[np.int64]
+    preprocess: Preprocess
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def samples(self) -> Samples:
+        """The pictures as the image tower takes them; their texts are empty."""
+        blank = np.zeros((len(self), self.prompts.shape[1]), np.int64)
+        return Samples(self.pixels, blank, ("",) * len(self), self.preprocess)
+
+    def prompt_samples(self) -> Samples:
+        """The prompts as the text tower takes them; their pictures are empty."""
+        return text_samples(self.prompts, self.preprocess)
+
+
+def text_samples(tokens: NDArray[np.int64], preprocess: Preprocess) -> Samples:
+    """Texts alone, as tokens int64 [n, context_length]; their pictures are empty."""
+    return Samples(np.zeros((len(tokens), 1, 1, 3), np.uint8), tokens, ("",) * len(tokens), preprocess)
 
 
 def read_calibration(
@@ -89,12 +147,8 @@ def read_calibration(
     """
     pool = POOL * (samples + held_out)
     drawn = draw_pairs(shards, min(pool, limit or pool), seed)
-    # Where data is short, both sets shrink alike.
-    share = min(1.0, len(drawn) / (samples + held_out))
-    wanted = max(int(samples * share), 1)
-    first = drawn[:wanted]
-    groups = {_group(sample) for sample in first}
-    second = [sample for sample in drawn[wanted:] if _group(sample) not in groups][:held_out]
+    sides = apart_by_group([_group(sample) for sample in drawn], samples, held_out)
+    first, second = ([drawn[number] for number in numbers] for numbers in sides)
     if len(first) < LEAST or len(second) < LEAST:
         raise DataError(
             f"{', '.join(map(str, shards))}: {len(first)} pairs to calibrate on and {len(second)} of other "
@@ -106,11 +160,43 @@ def read_calibration(
     )
 
 
-def halves(calibration: Samples) -> tuple[Samples, Samples]:
-    """Three quarters to read ranges off, the rest to compare recipes by; all twice if they are too few."""
-    split = max(1, len(calibration) * 3 // 4)
-    used, selection = calibration.part(0, split), calibration.part(split, len(calibration))
-    return used, selection if len(selection) else used
+def apart(samples: Samples, first: int) -> tuple[Samples, Samples]:
+    """Two parts that share no group: about `first` samples to read ranges off, the rest to choose by.
+
+    Args:
+        samples: with their groups.
+        first: samples of the first part; at least one.
+
+    Returns:
+        Both parts; all samples twice if one group holds them all.
+    """
+    groups = samples.groups or tuple(map(str, range(len(samples))))
+    used, rest = apart_by_group(groups, first, max(1, len(samples) - first))
+    return (samples.take(used), samples.take(rest)) if rest else (samples, samples)
+
+
+def apart_by_group(groups: Sequence[str], first: int, second: int) -> tuple[list[int], list[int]]:
+    """Two sets of samples that share no group; where there are too few, both are short alike.
+
+    Each group goes to the set that has the smaller part of what it wants, so that a set holds pairs of many
+    groups rather than all of a few.
+
+    Args:
+        groups: of each sample, in random order.
+        first: samples that the first set wants, at most.
+        second: likewise.
+
+    Returns:
+        Numbers of the samples of both sets, in their order.
+    """
+    wanted, filled = (first, second), [0, 0]
+    side: dict[str, int] = {}
+    # The largest first: what comes late evens out what came before.
+    for group, size in Counter(groups).most_common():
+        side[group] = min((0, 1), key=lambda one: filled[one] / wanted[one])
+        filled[side[group]] += size
+    sets = tuple([number for number, group in enumerate(groups) if side[group] == one] for one in (0, 1))
+    return sets[0][:first], sets[1][:second]
 
 
 def draw_pairs(folders: Sequence[Path], count: int, seed: int = 0) -> list[Sample]:
@@ -164,11 +250,13 @@ def _group(sample: Sample) -> str:
 
 
 def _as_arrays(found: Sequence[Sample], preprocess: Preprocess, tokenizer: Tokenizer, what: str) -> Samples:
-    pixels, texts = [], []
+    pixels, texts, groups, labels = [], [], [], []
     for sample in track(found, f"Reading {what}"):
         try:
             pixels.append(preprocess.pixels(open_image(sample.image)))
         except DataError as error:
             raise DataError(f"sample '{sample.key}': {error}") from error
         texts.append(sample.text)
-    return Samples(np.stack(pixels), tokenizer(texts), tuple(texts), preprocess)
+        groups.append(_group(sample))
+        labels.append(str(sample.meta.get("label") or ""))
+    return Samples(np.stack(pixels), tokenizer(texts), tuple(texts), preprocess, tuple(groups), tuple(labels))

@@ -49,15 +49,13 @@ def build_index(
     if not paths:
         raise DataError(f"{images}: no pictures in it")
     vectors, entries = [], []
-    for batch in read_batches(
-        track(paths, "indexing"),
-        encoder.preprocess,
-        on_error or _refuse,
-        batch_size,
-        workers or available_cores(),
-    ):
+    workers = workers or available_cores()
+    tracked = track(paths, "indexing")
+    for batch in read_batches(tracked, encoder.preprocess, batch_size, workers, hashed=True):
+        for path, error in batch.failed:
+            (on_error or _refuse)(path, error)
         vectors.append(encoder.encode_images(batch.pixels))
-        for path, digest in zip(batch.paths, batch.sha256, strict=True):
+        for path, digest in zip(batch.read, batch.sha256, strict=True):
             below = path.relative_to(images).as_posix()
             entries.append(Entry(below, below, digest))
     if not entries:

@@ -82,7 +82,7 @@ def from_open_clip(
     towers = Towers(
         model=model,
         model_cfg=config,
-        preprocess_cfg=_preprocess_cfg(config["vision_cfg"]["image_size"])
+        preprocess_cfg=clip_preprocess_cfg(config["vision_cfg"]["image_size"])
         | {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag},
         tokenizer_json=clip_tokenizer_json(),
         context_length=config["text_cfg"].get("context_length", 77),
@@ -127,7 +127,8 @@ def _refuse_other_vocabularies(name: str, config: Mapping[str, Any]) -> None:
         )
 
 
-def _preprocess_cfg(size: int | Sequence[int]) -> dict[str, Any]:
+def clip_preprocess_cfg(size: int | Sequence[int]) -> dict[str, Any]:
+    """open_clip's `preprocess_cfg` as OpenAI's CLIP learnt, for pictures of a size in pixels."""
     return {
         "size": size if isinstance(size, int) else list(size),
         "mode": "RGB",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pathclip.errors import ConfigError, ModelFolderError
+from pathclip.model.convert.sentencepiece_json import siglip_tokenizer_json
+from pathclip.model.convert.weights import load_into_open_clip, read_weights
 from pathclip.model.foreign_folder import ForeignFolder, TextRules
+from pathclip.model.foreign_transformers import SENTENCEPIECE
 from pathclip.model.modules import custom_module, open_clip_module
 from pathclip.model.tokenizer_files import clip_tokenizer_json
 from pathclip.model.towers import refuse_foreign_code
@@ -48,8 +51,7 @@ class ForeignEncoder:
         self.dim = described.embed_dim
         text = described.text
         content, pad_id = tokenizer_content(described.path, text)
-        self._clean = _cleaning(text)
-        self._tokenizer = Tokenizer(content.encode(), text.context_length, pad_id)
+        self._tokenizer = Tokenizer(content.encode(), text.context_length, pad_id, text.cleaning)
         self._model: Any = load_foreign_model(described)
         self._is_open_clip = described.kind == "open_clip"
         self.logit_scale = self._model.logit_scale.exp().mean().item()
@@ -61,7 +63,8 @@ class ForeignEncoder:
                 "context_length": text.context_length,
                 "pad_id": pad_id,
                 "logit_scale": self.logit_scale,
-                "preprocess": preprocess_card(described),
+                "preprocess": dict(described.preprocess_cfg),
+                **({"text_cleaning": text.cleaning} if text.cleaning else {}),
                 "prompts": {},
                 "training": {},
                 "files": described.hashes(),
@@ -86,7 +89,7 @@ class ForeignEncoder:
         """Embeds texts; returns L2-normalised float32 [n, d]."""
         parts = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(texts), batch_size):
-            tokens = torch.from_numpy(self._tokenizer([*map(self._clean, texts[start : start + batch_size])]))
+            tokens = torch.from_numpy(self._tokenizer(texts[start : start + batch_size]))
             if self._is_open_clip:
                 found = self._model.encode_text(tokens)
             else:
@@ -104,7 +107,7 @@ def load_foreign_model(described: ForeignFolder) -> nn.Module:
     if described.text_config is not None:
         refuse_foreign_code(described.text_config, described.path / "text/config.json")
     try:
-        model = _open_clip(described) if described.kind == "open_clip" else _clip_model(described)
+        model = _open_clip(described) if described.kind == "open_clip" else _of_transformers(described)
     except ModelFolderError:
         raise
     except Exception as error:  # as many kinds as a config can be wrong in ways, ConfigError among them
@@ -128,7 +131,7 @@ def tokenizer_content(path: Path, text: TextRules) -> tuple[str, int]:
     if file.stat().st_size > MAX_JSON_BYTES:
         raise ModelFolderError(f"{file}: larger than {MAX_JSON_BYTES >> 20} MiB, refused")
     try:
-        content = file.read_text(encoding="utf-8") if len(text.files) == 1 else _of_vocabulary(path, text)
+        content = _tokenizer_json(path, text)
         from tokenizers import Tokenizer as HuggingFaceTokenizer
 
         pad_id = HuggingFaceTokenizer.from_str(content).token_to_id(text.pad_token or "")
@@ -155,11 +158,11 @@ def _check_vocabulary(path: Path, name: str, content: str, text: TextRules) -> N
         )
 
 
-def preprocess_card(described: ForeignFolder) -> dict[str, Any]:
-    """The entry `preprocess` of a card; read by `Preprocess.from_card`."""
-    from dataclasses import asdict
-
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(described.preprocess).items()}
+def _tokenizer_json(path: Path, text: TextRules) -> str:
+    if len(text.files) > 1:
+        return _of_vocabulary(path, text)
+    file = path / text.files[0]
+    return siglip_tokenizer_json(file) if file.name == SENTENCEPIECE else file.read_text(encoding="utf-8")
 
 
 def _of_vocabulary(path: Path, text: TextRules) -> str:
@@ -172,32 +175,22 @@ def _of_vocabulary(path: Path, text: TextRules) -> str:
     return str(CLIPTokenizer(vocab=read_json(vocabulary), merges=pairs).backend_tokenizer.to_str())
 
 
-def _cleaning(text: TextRules) -> Any:
-    if text.cleaning == "none":
-        return str
-    from open_clip.tokenizer import get_clean_fn
-
-    return get_clean_fn(text.cleaning)
-
-
 def _open_clip(described: ForeignFolder) -> nn.Module:
-    from open_clip.factory import load_checkpoint
-
     if described.text_config is None:
         model = open_clip_module(described.config)
     else:
         model = custom_module(described.config, described.text_config)
-    (weights,) = described.weights
-    # It also knows the names that weights had in earlier versions.
-    load_checkpoint(model, str(described.path / weights), strict=True)
+    load_into_open_clip(model, described_weights(described))
     return model
 
 
-def _clip_model(described: ForeignFolder) -> nn.Module:
-    from transformers import CLIPConfig, CLIPModel
+def _of_transformers(described: ForeignFolder) -> nn.Module:
+    from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
-    model: Any = CLIPModel(CLIPConfig(**described.config))
-    missing = model.load_state_dict(_tensors(described), strict=False)
+    clip = described.architecture == "clip"
+    config: Any = (CLIPConfig if clip else SiglipConfig)(**described.config)
+    model: Any = (CLIPModel if clip else SiglipModel)(config)
+    missing = model.load_state_dict(described_weights(described), strict=False)
     unknown = [name for name in missing.unexpected_keys if not name.endswith("position_ids")]
     if missing.missing_keys or unknown:
         lacking = f"lack {missing.missing_keys[0]}" if missing.missing_keys else f"have {unknown[0]} besides"
@@ -205,10 +198,6 @@ def _clip_model(described: ForeignFolder) -> nn.Module:
     return model
 
 
-def _tensors(described: ForeignFolder) -> Mapping[str, Tensor]:
-    from safetensors.torch import load_file
-
-    found: dict[str, Tensor] = {}
-    for name in described.weights:
-        found |= load_file(described.path / name)
-    return found
+def described_weights(described: ForeignFolder) -> dict[str, Tensor]:
+    """The tensors of a folder by the library's names, in the precision that they are stored in."""
+    return read_weights([described.path / name for name in described.weights])

@@ -1,4 +1,4 @@
-"""What `preprocessor_config.json` of transformers' CLIP says, as a `Preprocess`: exactly, or not at all."""
+"""What `preprocessor_config.json` of CLIP or SigLIP says, as a `Preprocess`: exactly, or not at all."""
 
 from __future__ import annotations
 
@@ -11,11 +11,21 @@ from pathclip.runtime.preprocess import Preprocess
 
 # All are one and the same class under the names of several versions.
 KINDS = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor")
+SIGLIP_KINDS = ("SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil")
+_SIGLIP = {
+    **{"size": {"height": 224, "width": 224}, "do_center_crop": False},
+    **{"image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+}
 _INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _SIDE = 224
 
 
-def clip_preprocess(values: Mapping[str, Any], name: str) -> Preprocess:
+def siglip_preprocess(values: Mapping[str, Any], name: str) -> Preprocess:
+    """As `clip_preprocess`, of `SiglipImageProcessor`."""
+    return clip_preprocess({**_SIGLIP, **values}, name, SIGLIP_KINDS)
+
+
+def clip_preprocess(values: Mapping[str, Any], name: str, kinds: Sequence[str] = KINDS) -> Preprocess:
     """The `Preprocess` that gives what `CLIPImageProcessor` gives where it resizes with Pillow.
 
     Its other backend resizes with torchvision, whose pixels differ from Pillow's by one level of 255 here
@@ -24,13 +34,14 @@ def clip_preprocess(values: Mapping[str, Any], name: str) -> Preprocess:
     Args:
         values: of the file; what is missing is as the class has it.
         name: of the file, for messages.
+        kinds: names of the class.
 
     Raises:
         ModelFolderError: steps that a `Preprocess` cannot express; names the key.
     """
-    kind = values.get("image_processor_type") or values.get("feature_extractor_type") or KINDS[0]
-    if kind not in KINDS:
-        raise ModelFolderError(f"{name}: image_processor_type {kind!r} is none of {', '.join(KINDS)}")
+    kind = values.get("image_processor_type") or values.get("feature_extractor_type") or kinds[0]
+    if kind not in kinds:
+        raise ModelFolderError(f"{name}: image_processor_type {kind!r} is none of {', '.join(kinds)}")
     for key in ("do_resize", "do_rescale", "do_normalize"):
         if values.get(key, True) is not True:
             raise ModelFolderError(f"{name}: {key}={values[key]!r} cannot be expressed here; it must be true")

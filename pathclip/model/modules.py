@@ -33,7 +33,9 @@ def open_clip_module(config: Mapping[str, Any]) -> nn.Module:
         nn.init.normal_(decoder.text_projection, std=decoder.width**-0.5)
         return model
     with _patch_dropout_or_refusal(arguments["vision_cfg"]):
-        return (CustomTextCLIP if custom else CLIP)(**arguments)
+        model = (CustomTextCLIP if custom else CLIP)(**arguments)
+    _approximate_gelu(model, arguments["vision_cfg"])
+    return model
 
 
 def custom_module(config: Mapping[str, Any], text_config: Mapping[str, Any]) -> nn.Module:
@@ -50,7 +52,9 @@ def custom_module(config: Mapping[str, Any], text_config: Mapping[str, Any]) -> 
         arguments["text_cfg"] |= {"hf_model_name": folder, "hf_model_pretrained": False}
         _never_download(arguments)
         with _patch_dropout_or_refusal(arguments["vision_cfg"]):
-            return CustomTextCLIP(**arguments)
+            built = CustomTextCLIP(**arguments)
+        _approximate_gelu(built, arguments["vision_cfg"])
+        return built
 
 
 @contextlib.contextmanager
@@ -66,6 +70,18 @@ def _patch_dropout_or_refusal(vision: Mapping[str, Any]) -> Iterator[None]:
         if "patch_drop" not in str(error):
             raise
         raise ConfigError(refusal) from None
+
+
+def _approximate_gelu(model: Any, vision: Mapping[str, Any]) -> None:
+    """Gives a timm trunk the GELU that `act_kwargs` names: SigLIP learnt with the approximate one.
+
+    open_clip reads the entry too, but for towers of its own only.
+    """
+    if "timm_model_name" not in vision or not vision.get("act_kwargs"):
+        return
+    for part in model.visual.trunk.modules():
+        if isinstance(part, nn.GELU):
+            part.approximate = vision["act_kwargs"].get("approximate", "none")
 
 
 def _never_download(arguments: dict[str, Any]) -> None:

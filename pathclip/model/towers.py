@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from pathclip import atomic
-from pathclip.errors import ConfigError, ModelFolderError
+from pathclip.errors import ConfigError, ModelFolderError, PathclipError
 from pathclip.model.freeze import lock_layers, set_frozen_to_eval, unlocked_layers
 from pathclip.model.modules import custom_module, open_clip_module
 from pathclip.model.statistics import move_once
 from pathclip.model_folder import WEIGHTS, ModelFolder, read_json, write_model_folder
+from pathclip.runtime.text_cleaning import CLEANINGS
+from pathclip.runtime.tokenizer import Tokenizer
 
 CONFIG = "open_clip_config.json"
 TOKENIZER = "tokenizer.json"
@@ -36,6 +38,9 @@ class Towers:
         text_config: the Hugging Face config of the text tower; None for open_clip's own.
         locked: tower → number of layers at its top that are trained; a tower that is not there is trained.
         source: where the starting weights came from, for the card.
+        name: of the model, for cards and reports.
+        padding: token that fills short texts; that of `text_config`, or 0, if None.
+        text_cleaning: what happens to texts first, see `pathclip.runtime.text_cleaning`; nothing if None.
     """
 
     model: nn.Module
@@ -47,6 +52,8 @@ class Towers:
     locked: Mapping[str, int] = field(default_factory=dict)
     source: str = "random"
     name: str = "model"
+    padding: int | None = None
+    text_cleaning: str | None = None
 
     @property
     def embed_dim(self) -> int:
@@ -56,7 +63,14 @@ class Towers:
     @property
     def pad_id(self) -> int:
         """Token that fills short texts, by which the text tower knows the padding."""
+        if self.padding is not None:
+            return self.padding
         return int((self.text_config or {}).get("pad_token_id") or 0)
+
+    def tokenizer(self) -> Tokenizer:
+        """What turns texts into rows of token ids for this model."""
+        content = self.tokenizer_json.encode()
+        return Tokenizer(content, self.context_length, self.pad_id, self.text_cleaning)
 
     def still(self) -> None:
         """What is locked goes into eval mode: no dropout, no drift of statistics. Call it after `train()`."""
@@ -103,6 +117,7 @@ class Towers:
 
     def card(self) -> dict[str, Any]:
         """What the card says of the model itself."""
+        cleaning = {"text_cleaning": self.text_cleaning} if self.text_cleaning else {}
         scale = self.model.logit_scale.exp().mean().item()
         bias = getattr(self.model, "logit_bias", None)
         return {
@@ -110,6 +125,7 @@ class Towers:
             "embed_dim": self.embed_dim,
             "context_length": self.context_length,
             "pad_id": self.pad_id,
+            **cleaning,
             "logit_scale": round(float(scale), 6),
             "logit_bias": None if bias is None else round(float(bias.mean().item()), 6),
             "preprocess": self.preprocess_cfg,
@@ -123,16 +139,33 @@ class Towers:
 
 
 def load_towers(folder: ModelFolder) -> Towers:
-    """Builds the module of a verified folder and loads its safetensors; no hub, no pickle."""
+    """Builds the module of a verified folder and loads its safetensors; no hub, no pickle.
+
+    Raises:
+        ModelFolderError: no safetensors, or a config that cannot be built or that the weights do not fit.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     described = read_json(folder.file(CONFIG))
-    config = described["model_cfg"]
+    config = described.get("model_cfg") if isinstance(described, dict) else None
+    if not isinstance(config, dict) or not isinstance(described.get("preprocess_cfg"), dict):
+        raise ModelFolderError(f"{folder.file(CONFIG)}: no model_cfg and preprocess_cfg in it")
     text_config = read_json(folder.file(TEXT_CONFIG)) if folder.has(TEXT_CONFIG) else None
     _refuse_remote_names(config, text_config, folder)
-    weights = load_file(folder.file(WEIGHTS))
-    model = custom_module(config, text_config) if text_config else open_clip_module(config)
-    model.load_state_dict(weights, strict=True)
+    try:
+        weights = load_file(folder.file(WEIGHTS))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFolderError(f"{folder.file(WEIGHTS)}: not safetensors ({_brief(error)})") from error
+    try:
+        model = custom_module(config, text_config) if text_config else open_clip_module(config)
+        model.load_state_dict(weights, strict=True)
+    except PathclipError:
+        raise
+    except Exception as error:  # as many kinds as a config can be wrong in ways
+        raise ModelFolderError(
+            f"{folder.path}: {CONFIG} and {WEIGHTS} give no model: {_brief(error)}"
+        ) from error
     return Towers(
         model=model.eval(),
         model_cfg=config,
@@ -142,7 +175,13 @@ def load_towers(folder: ModelFolder) -> Towers:
         text_config=text_config,
         source=str(folder.card.get("starting_weights", "")),
         name=str(folder.card.get("name", "model")),
+        padding=int(folder.card["pad_id"]),
+        text_cleaning=folder.card.get("text_cleaning"),
     )
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def prepare(
@@ -231,7 +270,10 @@ def _in_use(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_remote_names(config: Mapping[str, Any], text_config: Any, folder: ModelFolder) -> None:
     vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
-    if ":" in str(vision.get("timm_model_name", "")) or "tokenizer_kwargs" in text:
+    # open_clip hands these on to a tokenizer of transformers, but for the name of a cleaning.
+    options = text.get("tokenizer_kwargs", {})
+    known = options in [{}, *({"clean": name} for name in CLEANINGS)]
+    if ":" in str(vision.get("timm_model_name", "")) or not known:
         raise ModelFolderError(
             f"{folder.path / CONFIG}: refers to code or weights outside the folder; refused"
         )

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathclip.errors import DataError
 from pathclip.runtime.calibration import Answer, Calibrated, softmax
+from pathclip.runtime.cores import available_cores
 from pathclip.runtime.encoder import Encoder, normalise
+from pathclip.runtime.images import Batch, read_batches
+from pathclip.runtime.prompt_store import prompt_embeddings
 from pathclip.types import Label
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from pathclip.runtime.prompt_cache import PromptCache
 
 # Used where the model's card has none; wordings that captions of histopathology use.
 TEMPLATES = (
@@ -26,15 +32,20 @@ TEMPLATES = (
     "{}.",
 )
 Labels = Sequence[str] | Mapping[str, Sequence[str]]
+Pictures = Sequence["Image.Image"] | Sequence[str] | Sequence[Path] | NDArray[np.uint8]
+BATCH = 16
 
 
-def class_embeddings(encoder: Encoder, labels: Labels, templates: Sequence[str]) -> NDArray[np.float32]:
+def class_embeddings(
+    encoder: Encoder, labels: Labels, templates: Sequence[str], cache: PromptCache | None = None
+) -> NDArray[np.float32]:
     """One vector per class by prompt ensembling (Radford et al. 2021, arXiv:2103.00020, section 3.1.4).
 
     Args:
-        encoder: whose text tower is used.
+        encoder: whose text tower is used, unless its folder or the cache has the embeddings of all prompts.
         labels: class names, or class name → wordings of it; all wordings weigh the same.
         templates: sentences with `{}` where the class goes.
+        cache: where embeddings of prompts are kept between calls; None for nowhere.
 
     Returns:
         float32 [classes, d]: the mean of the normalised embeddings of templates x wordings, normalised
@@ -46,25 +57,25 @@ def class_embeddings(encoder: Encoder, labels: Labels, templates: Sequence[str])
     wordings = label_wordings(labels)
     _check_templates(templates)
     prompts = [[fill(t, word) for word in words for t in templates] for words in wordings.values()]
-    vectors = encoder.encode_texts([prompt for group in prompts for prompt in group])
+    vectors = prompt_embeddings(encoder, [prompt for group in prompts for prompt in group], cache)
     ends = np.cumsum([len(group) for group in prompts])
     return normalise(np.stack([part.mean(axis=0) for part in np.split(vectors, ends[:-1])]))
 
 
 def classify(
     encoder: Encoder,
-    images: Sequence[Image.Image] | NDArray[np.uint8],
+    images: Pictures,
     labels: Labels,
-    templates: Sequence[str] = TEMPLATES,
+    templates: Sequence[str] | None = None,
     embeddings: NDArray[np.float32] | None = None,
 ) -> list[list[Label]]:
     """Classifies pictures by the similarity to descriptions of the classes.
 
     Args:
         encoder: a model with its towers.
-        images: pictures, or uint8 [n, h, w, 3].
+        images: files, opened pictures, or uint8 [n, h, w, 3].
         labels: as in `class_embeddings`.
-        templates: as in `class_embeddings`.
+        templates: as in `class_embeddings`; None takes the model's own, see `own_templates`.
         embeddings: [classes, d] from an earlier `class_embeddings` of the same labels; the text tower
             is then not needed.
 
@@ -74,16 +85,18 @@ def classify(
         probability that the picture shows any of them.
 
     Raises:
-        DataError: as `class_embeddings`, or `embeddings` does not fit the labels.
+        DataError: as `class_embeddings`, a file cannot be read, or `embeddings` does not fit the labels.
     """
     names = list(label_wordings(labels))
+    if templates is None:
+        templates = own_templates(encoder)
     similarities = _similarities(encoder, images, labels, templates, embeddings)
     return [rank_labels(names, row, encoder.logit_scale) for row in similarities]
 
 
 def classify_calibrated(
     encoder: Encoder,
-    images: Sequence[Image.Image] | NDArray[np.uint8],
+    images: Pictures,
     calibrated: Calibrated,
     embeddings: NDArray[np.float32] | None = None,
 ) -> list[Answer]:
@@ -91,7 +104,7 @@ def classify_calibrated(
 
     Args:
         encoder: the model that was calibrated, in the same precision.
-        images: pictures, or uint8 [n, h, w, 3].
+        images: files, opened pictures, or uint8 [n, h, w, 3].
         calibrated: from `pathclip.runtime.calibration.of_task`.
         embeddings: [classes, d] from an earlier `class_embeddings` of its classes and templates.
 
@@ -104,6 +117,36 @@ def classify_calibrated(
     """
     similarities = _similarities(encoder, images, calibrated.classes, calibrated.templates, embeddings)
     return [calibrated.answer(row) for row in similarities]
+
+
+def encode_pictures(encoder: Encoder, images: Pictures) -> NDArray[np.float32]:
+    """Embeddings of files, opened pictures, or uint8 [n, h, w, 3]: L2-normalised float32 [n, d].
+
+    Files are decoded in threads beside the encoder, a bounded number ahead.
+
+    Raises:
+        DataError: a file cannot be read; names it.
+    """
+    if isinstance(images, np.ndarray) or not len(images) or not isinstance(images[0], str | Path):
+        return encoder.encode_images(cast("Sequence[Image.Image]", images))
+    paths = [Path(path) for path in cast(Sequence[str | Path], images)]
+    workers = min(available_cores(), len(paths))
+    batches = read_batches(paths, encoder.preprocess, BATCH, workers)
+    return np.concatenate([encoder.encode_images(_all_read(batch)) for batch in batches])
+
+
+def _all_read(batch: Batch[Path]) -> NDArray[np.uint8]:
+    for _, error in batch.failed:
+        raise error
+    return batch.pixels
+
+
+def own_templates(encoder: Encoder) -> tuple[str, ...]:
+    """The templates that the model's card names, or else `TEMPLATES`."""
+    # Whoever tries out an encoder of their own need not have a folder.
+    folder = getattr(encoder, "folder", None)
+    named = (folder.card.get("prompts") or {}).get("templates") if folder else None
+    return tuple(named or TEMPLATES)
 
 
 def rank_labels(names: Sequence[str], similarities: NDArray[np.float32], logit_scale: float) -> list[Label]:
@@ -139,7 +182,7 @@ def label_wordings(labels: Labels) -> dict[str, list[str]]:
 
 def _similarities(
     encoder: Encoder,
-    images: Sequence[Image.Image] | NDArray[np.uint8],
+    images: Pictures,
     labels: Labels,
     templates: Sequence[str],
     embeddings: NDArray[np.float32] | None,
@@ -151,7 +194,7 @@ def _similarities(
         raise DataError(
             f"class embeddings {list(embeddings.shape)} for {len(labels)} labels of dimension {encoder.dim}"
         )
-    similarities: NDArray[np.float32] = encoder.encode_images(images) @ embeddings.T
+    similarities: NDArray[np.float32] = encode_pictures(encoder, images) @ embeddings.T
     return similarities
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
+import os
+import threading
+import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -17,13 +19,12 @@ from pathclip.model_folder import ModelFolder
 from pathclip.runtime.cores import available_cores
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
+from pathclip.runtime.tower import OUTPUT, Tower, brief, check_names, verified_tower
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Precision = Literal["fp32", "int8"]
-# Eight as a protobuf varint, which may be written with idle bytes.
-_LENGTH_OF_LOCATION = re.compile(rb"(?:\x08|\x88\x80*\x00)\Z")
 
 
 @runtime_checkable
@@ -52,11 +53,11 @@ class Encoder(Protocol):
 
     @property
     def precision(self) -> str:
-        """'fp32' or 'int8'."""
+        """'fp32' or 'int8' (of OpenVINO in `pathclip bench` also 'bf16')."""
 
     @property
     def runtime(self) -> str:
-        """'onnx' or 'torch'."""
+        """'onnx', 'openvino' or 'torch'."""
 
     def encode_images(
         self, images: Sequence[Image.Image] | NDArray[np.uint8], batch_size: int = 32
@@ -67,8 +68,14 @@ class Encoder(Protocol):
         """Texts to L2-normalised float32 [n, dim]."""
 
 
-class OnnxEncoder:
+class TowerEncoder(ABC):
     """Runs the folder's ONNX towers on the CPU. Each tower is verified and loaded when first used.
+
+    Several threads may use one encoder at once, from the first call on. After `os.fork`, as by
+    `multiprocessing` with its method 'fork', the child loads the towers again at its first call: the
+    threads of the parent's are not there. (A child that you fork yourself must end by `os._exit`, as those
+    of `multiprocessing` do: with onnxruntime imported it hangs on any other way out.) Embeddings do not
+    depend on what else is in a batch, up to 1e-4 and mostly not at all.
 
     Args:
         folder: an open model folder.
@@ -81,21 +88,26 @@ class OnnxEncoder:
             malformed.
     """
 
-    runtime = "onnx"
+    runtime: str
+    library: str  # as messages call it
 
     def __init__(
         self, folder: ModelFolder, precision: Precision = "int8", threads: int | None = None
     ) -> None:
         self.folder = folder
         self.precision: str = precision
-        self._image_file = _choose(folder, "image", [precision])
-        self._text_file = _choose(folder, "text", ["int8", "fp32"] if precision == "int8" else ["fp32"])
+        self._files = {
+            "pixels": _choose(folder, "image", [precision]),
+            "tokens": _choose(folder, "text", ["int8", "fp32"] if precision == "int8" else ["fp32"]),
+        }
         self._threads = threads or available_cores()
         self.name = str(folder.card.get("name", folder.path.name))
         self.dim = int(folder.card["embed_dim"])
         self.logit_scale = _logit_scale(folder)
         self.preprocess = Preprocess.from_card(folder.card.get("preprocess") or {})
         self._context_length = int(folder.card["context_length"])
+        self._start_afresh()
+        _living.add(self)
 
     def encode_images(
         self, images: Sequence[Image.Image] | NDArray[np.uint8], batch_size: int = 32
@@ -108,39 +120,53 @@ class OnnxEncoder:
             DataError: a picture is too thin; see `Preprocess.pixels`.
         """
         parts = [
-            self._run(
-                self._image_session, "pixels", self.preprocess.batch(images[start : start + batch_size])
-            )
+            self._run("pixels", self.preprocess.batch(images[start : start + batch_size]))
             for start in range(0, len(images), batch_size)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
         """Texts to L2-normalised float32 [n, dim]; raises ModelFolderError as `encode_images`."""
-        tokens = self._tokenizer(texts) if texts else np.zeros((0, self._context_length), np.int64)
+        tokens = self._tokens(texts) if texts else np.zeros((0, self._context_length), np.int64)
         parts = [
-            self._run(self._text_session, "tokens", tokens[start : start + batch_size])
+            self._run("tokens", tokens[start : start + batch_size])
             for start in range(0, len(tokens), batch_size)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
 
-    @cached_property
-    def _image_session(self) -> Any:
-        return _session(self.folder.verified(self._image_file), self._threads, "pixels")
+    @abstractmethod
+    def _open(self, listed: str, name: str) -> Tower:
+        """Verifies and loads a tower; raises ModelFolderError where it cannot.
 
-    @cached_property
-    def _text_session(self) -> Any:
-        return _session(self.folder.verified(self._text_file), self._threads, "tokens")
+        Args:
+            listed: its file, as the card lists it.
+            name: of its input.
+        """
 
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return Tokenizer.of_folder(self.folder)
+    def _start_afresh(self) -> None:
+        self._lock = threading.Lock()
+        self._towers: dict[str, Tower] = {}
+        self._tokenizer: Tokenizer | None = None
 
-    def _run(self, session: Any, name: str, values: NDArray[Any]) -> NDArray[np.float32]:
+    def _tower(self, name: str) -> Tower:
+        if name not in self._towers:
+            with self._lock:
+                if name not in self._towers:
+                    self._towers[name] = self._open(self._files[name], name)
+        return self._towers[name]
+
+    def _tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        with self._lock:
+            if self._tokenizer is None:
+                self._tokenizer = Tokenizer.of_folder(self.folder)
+        return self._tokenizer(texts)
+
+    def _run(self, name: str, values: NDArray[Any]) -> NDArray[np.float32]:
+        tower = self._tower(name)
         try:
-            (output,) = session.run(["embedding"], {name: values})
-        except Exception as error:  # onnxruntime's exceptions share no base class but this
-            raise ModelFolderError(f"{self.folder.path}: onnxruntime failed: {_brief(error)}") from error
+            output = tower(values)
+        except Exception as error:  # the runtimes' exceptions share no base class but this
+            raise ModelFolderError(f"{self.folder.path}: {self.library} failed: {brief(error)}") from error
         if output.shape != (len(values), self.dim):
             raise ModelFolderError(
                 f"{self.folder.path}: the tower for '{name}' gives {list(output.shape)}, "
@@ -149,6 +175,56 @@ class OnnxEncoder:
         if not np.isfinite(output).all():
             raise ModelFolderError(f"{self.folder.path}: the tower for '{name}' gives infinite values")
         return normalise(output)
+
+
+class OnnxEncoder(TowerEncoder):
+    """Runs the towers in onnxruntime; see `TowerEncoder`."""
+
+    runtime = "onnx"
+    library = "onnxruntime"
+
+    def _open(self, listed: str, name: str) -> Tower:
+        import onnxruntime
+
+        # By its path: bytes would be held twice, 140 MB more at the peak for a ViT-B/32.
+        file = verified_tower(self.folder, listed)
+        onnxruntime.set_default_logger_severity(3)  # its warnings on graph optimisation are no news to a user
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        # Threads that wait spin by default: on a busy two-core machine that cost a third of the speed, and a
+        # cold start half as much processor time again.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base class but this
+            raise ModelFolderError(f"{file}: onnxruntime cannot load it: {brief(error)}") from error
+        inputs = [given.name for given in session.get_inputs()]
+        check_names(file, name, inputs, [given.name for given in session.get_outputs()])
+
+        def tower(values: NDArray[Any]) -> NDArray[Any]:
+            return session.run([OUTPUT], {name: values})[0]
+
+        return tower
+
+
+# Encoders whose towers a forked child must load again.
+_living: weakref.WeakSet[TowerEncoder] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In the child: a tower's threads are not there, and so it can neither be run nor be closed."""
+    import ctypes
+
+    for encoder in list(_living):
+        for tower in encoder._towers.values():
+            # One reference more than there are, so that it is never closed: that would wait for its threads.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(tower))
+        encoder._start_afresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def normalise(vectors: NDArray[Any]) -> NDArray[np.float32]:
@@ -182,47 +258,3 @@ def _logit_scale(folder: ModelFolder) -> float:
     if not is_number or not math.isfinite(value) or value < 0:
         raise ModelFolderError(f"{folder.path}: the card's logit_scale must be a number, not {value!r}")
     return float(value)
-
-
-def _has_external_data(content: bytes) -> bool:
-    """Whether a tensor of an ONNX file takes its values from another file, which no hash would cover.
-
-    Such a tensor names the file under the key "location", and protobuf writes a string's length before
-    it; so the bytes tell without a parser. onnxruntime would follow the name: from the folder of the
-    model or, for a model handed over as bytes, from the working directory.
-    """
-    found = content.find(b"location")
-    while found >= 0:
-        if _LENGTH_OF_LOCATION.search(content, max(0, found - 10), found):
-            return True
-        found = content.find(b"location", found + 1)
-    return False
-
-
-def _session(file: Path, threads: int, name: str) -> Any:
-    import onnxruntime
-
-    if _has_external_data(file.read_bytes()):
-        raise ModelFolderError(
-            f"{file}: its weights lie in another file (ONNX external data), refused; save it as one file"
-        )
-    onnxruntime.set_default_logger_severity(3)  # its warnings on graph optimisation are no news to a user
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads that wait spin by default: on a busy two-core machine that cost a third of the speed, and a
-    # cold start half as much processor time again.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class but this
-        raise ModelFolderError(f"{file}: onnxruntime cannot load it: {_brief(error)}") from error
-    inputs = [given.name for given in session.get_inputs()]
-    outputs = [given.name for given in session.get_outputs()]
-    if inputs != [name] or "embedding" not in outputs:
-        raise ModelFolderError(f"{file}: expected '{name}' to 'embedding', found {inputs} to {outputs}")
-    return session
-
-
-def _brief(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

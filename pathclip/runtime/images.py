@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,16 @@ from pathclip.errors import DataError
 if TYPE_CHECKING:
     from pathclip.runtime.preprocess import Preprocess
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
+_Read = tuple[str | None, NDArray[np.uint8]]  # SHA-256 of the file if asked for, its pixels
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"})
 # Pillow's own threshold of suspicion: whole slides belong to the slide reader, which never decodes all.
 MAX_PIXELS = 89_478_485
 MAX_BYTES = 512 * 1024 * 1024
+_MOST_OUTCOMES = 8  # times the size of a batch: where hardly a file can be read, that is told all the same
 
 
 def open_image(
@@ -105,7 +109,7 @@ def _check_floats(values: NDArray[np.float32], name: str) -> None:
         )
 
 
-def printable(path: Path) -> str:
+def printable(path: Path | str) -> str:
     """The path as text that any stream takes: bytes that are not UTF-8 are shown as escapes."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -117,98 +121,142 @@ def require_utf8_name(path: Path) -> None:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """All picture files below a folder, by suffix, in the order of their names; hidden ones left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    """All picture files below a folder, as `walk_images`."""
+    return list(walk_images(folder))
+
+
+def walk_images(folder: Path) -> Iterator[Path]:
+    """Picture files below a folder, by suffix, in the order of their names; hidden ones left out.
+
+    Links to files are followed, links to folders are not. Holds the names of one folder at a time.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(
+                (entry.name, entry.is_dir(follow_symlinks=False))
+                for entry in entries
+                if not entry.name.startswith(".")
+            )
+    except OSError as error:
+        raise DataError(f"{printable(folder)}: cannot be read ({error.strerror})") from error
+    for name, is_folder in found:
+        path = folder / name
+        if is_folder:
+            yield from walk_images(path)
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
+            yield path
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Pictures ready for an encoder.
+class Batch(Generic[Item]):
+    """Pictures ready for an encoder, and those among them that could not be read.
 
     Attributes:
-        paths: the files, in the order asked for, without those that could not be read.
-        sha256: of each file's bytes, in hex.
-        pixels: uint8 [n, h, w, 3], resized and cropped to the model's input.
+        outcomes: in the order asked for, each picture with what is wrong with it, or None.
+        sha256: of the bytes of each picture that could be read, in hex; empty unless it was asked for.
+        pixels: uint8 [n, h, w, 3] of these, resized and cropped to the model's input.
     """
 
-    paths: tuple[Path, ...]
+    outcomes: tuple[tuple[Item, DataError | None], ...]
     sha256: tuple[str, ...]
     pixels: NDArray[np.uint8]
 
+    @property
+    def read(self) -> list[Item]:
+        """The pictures that could be read; row i of `pixels` is of the i-th."""
+        return [item for item, error in self.outcomes if error is None]
+
+    @property
+    def failed(self) -> list[tuple[Item, DataError]]:
+        """Those that could not, each with its error."""
+        return [(item, error) for item, error in self.outcomes if error is not None]
+
 
 def read_batches(
-    paths: Iterable[Path],
+    items: Iterable[Item],
     preprocess: Preprocess,
-    on_error: Callable[[Path, DataError], None],
     batch_size: int = 32,
     workers: int = 1,
-) -> Iterator[Batch]:
+    path_of: Callable[[Item], Path] = Path,  # type: ignore[assignment]
+    hashed: bool = False,
+) -> Iterator[Batch[Item]]:
     """Decodes files in threads, a bounded number ahead, and yields them in order.
 
     Args:
-        paths: the files.
+        items: the files, or whatever stands for them.
         preprocess: of the encoder that the pixels are for.
-        on_error: called with each file that cannot be read; the file is left out, the rest goes on.
-        batch_size: pictures per batch; batches are full except the last.
+        batch_size: pictures that can be read in a batch; so many in all but the last, and fewer where many
+            cannot.
         workers: threads that decode; Pillow releases the interpreter lock while it does.
+        path_of: the file of an item; a DataError that it raises counts as one of the picture.
+        hashed: whether to take each file's SHA-256, which costs a twentieth of what decoding does.
 
     A file whose name is not UTF-8 counts as one that cannot be read: neither an index nor a JSON document
     could name it.
 
     Yields:
-        Batches; encoding `batch.pixels` gives the same as encoding the opened images.
+        Batches; encoding `batch.pixels` gives the same as encoding what `preprocess.open` opens.
     """
-    done: list[tuple[Path, str, NDArray[np.uint8]]] = []
-    for path, result in _in_order(paths, lambda path: _read_one(path, preprocess), workers, 2 * batch_size):
+
+    def read(item: Item) -> _Read | DataError:
+        try:
+            return _read_one(path_of(item), preprocess, hashed)
+        except DataError as error:
+            return error
+
+    outcomes: list[tuple[Item, DataError | None]] = []
+    done: list[_Read] = []
+    for item, result in _in_order(items, read, workers, 2 * batch_size):
         if isinstance(result, DataError):
-            on_error(path, result)
-            continue
-        done.append((path, *result))
-        if len(done) == batch_size:
-            yield _batch(done)
-            done = []
-    if done:
-        yield _batch(done)
+            outcomes.append((item, result))
+        else:
+            outcomes.append((item, None))
+            done.append(result)
+        if len(done) == batch_size or len(outcomes) == _MOST_OUTCOMES * batch_size:
+            yield _batch(outcomes, done, preprocess.size)
+            outcomes, done = [], []
+    if outcomes:
+        yield _batch(outcomes, done, preprocess.size)
 
 
-def _batch(done: list[tuple[Path, str, NDArray[np.uint8]]]) -> Batch:
-    paths, digests, pixels = zip(*done, strict=True)
-    return Batch(paths, digests, np.stack(pixels))
+def _batch(
+    outcomes: list[tuple[Item, DataError | None]], done: list[_Read], size: tuple[int, int]
+) -> Batch[Item]:
+    pixels = np.stack([pixels for _, pixels in done]) if done else np.zeros((0, *size, 3), np.uint8)
+    return Batch(tuple(outcomes), tuple(digest for digest, _ in done if digest), pixels)
 
 
-def _read_one(path: Path, preprocess: Preprocess) -> tuple[str, NDArray[np.uint8]] | DataError:
-    try:
-        require_utf8_name(path)
-        content = _read(path)
-        pixels = preprocess.pixels(open_image(content, name=str(path)), str(path))
-    except DataError as error:
-        return error
-    return hashlib.sha256(content).hexdigest(), pixels
+def _read_one(path: Path, preprocess: Preprocess, hashed: bool) -> _Read:
+    require_utf8_name(path)
+    content = _read(path)
+    pixels = preprocess.pixels(preprocess.open(content, str(path)), str(path))
+    return hashlib.sha256(content).hexdigest() if hashed else None, pixels
 
 
 def _in_order(
-    paths: Iterable[Path], read: Callable[[Path], Result], workers: int, ahead: int
-) -> Iterator[tuple[Path, Result]]:
+    items: Iterable[Item], read: Callable[[Item], Result], workers: int, ahead: int
+) -> Iterator[tuple[Item, Result]]:
     if workers <= 1:
-        yield from ((path, read(path)) for path in paths)
+        yield from ((item, read(item)) for item in items)
         return
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[tuple[Path, Future[Result]]] = deque()
-        for path in paths:
-            waiting.append((path, pool.submit(read, path)))
+    pool = ThreadPoolExecutor(workers, "pathclip-decode")
+    try:
+        waiting: deque[tuple[Item, Future[Result]]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(read, item)))
             if len(waiting) > ahead:
                 first, future = waiting.popleft()
                 yield first, future.result()
         for first, future in waiting:
             yield first, future.result()
+    finally:
+        # Whoever stops half-way does not wait for what was read ahead.
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _read(path: Path) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,11 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # A strip of 60,000 x 1 pixels, its shorter side fitted to 224, would become three billion pixels.
 MAX_STRETCH = 64
+# Measured on 120 micrographs of 992 x 744 pixels at 160 (EfficientNet-Lite0, fp32), against whole decoding:
+# at twice the input's size the cosine of the embeddings is 0.9987 on average and 0.992 at worst, at once the
+# size 0.980 and 0.867. int8 itself costs more than the former.
+DRAFT = 2
+MAX_DRAFT = 64
 _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -42,6 +48,8 @@ class Preprocess:
         fill_color: grey value 0–255 of the padding.
         crop_offset: where a cut begins that does not lie on a whole pixel: 'round', to an even number as
             torchvision does, or 'floor', as transformers does.
+        draft: `open` decodes a JPEG at a half, a quarter or an eighth of its size while both sides stay at
+            least this many times the model's; 0 decodes all of it, as open_clip does.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -51,6 +59,7 @@ class Preprocess:
     resize_mode: str = "shortest"
     fill_color: int = 0
     crop_offset: str = "round"
+    draft: int = DRAFT
 
     @classmethod
     def from_card(cls, values: Mapping[str, Any]) -> Preprocess:
@@ -84,7 +93,27 @@ class Preprocess:
         offset = values.get("crop_offset") or "round"
         if offset not in ("round", "floor"):
             raise ModelFolderError(f"preprocess.crop_offset: {offset!r} is none of round, floor")
-        return cls((height, width), mean, std, interpolation, resize_mode, fill, offset)
+        draft = values.get("draft", DRAFT)
+        if not isinstance(draft, int) or isinstance(draft, bool) or not 0 <= draft <= MAX_DRAFT:
+            raise ModelFolderError(
+                f"preprocess.draft: must be a whole number in 0–{MAX_DRAFT}, not {draft!r}"
+            )
+        return cls((height, width), mean, std, interpolation, resize_mode, fill, offset, draft)
+
+    def open(self, source: str | Path | bytes, name: str | None = None) -> Image.Image:
+        """Opens a picture for this model, decoding no more of it than `draft` says; then see `pixels`.
+
+        Args:
+            source: a file, or its bytes.
+            name: what messages call the picture; the path, if it is a file.
+
+        Returns:
+            RGB and upright. Of a JPEG that is large enough at a half, a quarter or an eighth of its size.
+
+        Raises:
+            DataError: as `pathclip.runtime.images.open_image`.
+        """
+        return open_image(source, draft_to=self.draft * max(self.size) or None, name=name)
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """One image of any mode and size to float32 [3, h, w]; raises as `pixels`."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pathclip.errors import DataError, ModelFolderError
 from pathclip.model_folder import ModelFolder
+from pathclip.runtime.text_cleaning import cleaner
 
 
 class Tokenizer:
@@ -19,12 +20,20 @@ class Tokenizer:
         tokenizer_json: the file, or its content.
         context_length: tokens per row. Longer texts are cut so that the closing special token stays.
         pad_id: id that fills shorter rows; the text tower knows the padding by it.
+        cleaning: what happens to a text first: 'lower', 'whitespace' or 'canonicalize', see
+            `pathclip.runtime.text_cleaning`; nothing if None.
 
     Raises:
-        ModelFolderError: the file is missing or is no tokenizer.
+        ModelFolderError: the file is missing or is no tokenizer, or an unknown cleaning.
     """
 
-    def __init__(self, tokenizer_json: Path | str | bytes, context_length: int, pad_id: int) -> None:
+    def __init__(
+        self,
+        tokenizer_json: Path | str | bytes,
+        context_length: int,
+        pad_id: int,
+        cleaning: str | None = None,
+    ) -> None:
         from tokenizers import Tokenizer as HuggingFaceTokenizer
 
         name = "tokenizer.json" if isinstance(tokenizer_json, bytes) else str(tokenizer_json)
@@ -39,6 +48,7 @@ class Tokenizer:
             raise ModelFolderError(f"{name}: not a tokenizer ({error})") from error
         self.context_length = context_length
         self.pad_id = pad_id
+        self._clean = cleaner(cleaning)
         # The file's own settings may differ from the model's; the card decides.
         self._tokenizer.enable_truncation(max_length=context_length)
         pad_token = self._tokenizer.id_to_token(pad_id) or "[PAD]"
@@ -49,7 +59,8 @@ class Tokenizer:
         """The tokenizer of a model folder; its file is compared with the card first."""
         card = folder.card
         file = folder.verified("tokenizer.json")
-        return cls(file, int(card["context_length"]), int(card.get("pad_id") or 0))
+        cleaning = card.get("text_cleaning")
+        return cls(file, int(card["context_length"]), int(card.get("pad_id") or 0), cleaning)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Texts to int64 [n, context_length].
@@ -61,8 +72,8 @@ class Tokenizer:
         if not texts:
             return np.zeros((0, self.context_length), np.int64)
         try:
-            rows = [row.ids for row in self._tokenizer.encode_batch(list(texts))]
-        except TypeError:
+            rows = [row.ids for row in self._tokenizer.encode_batch(self._cleaned(texts))]
+        except (TypeError, UnicodeEncodeError):
             raise DataError("a text is not valid Unicode; type it in UTF-8") from None
         # Where not even the special tokens fit, the package cuts nothing at all.
         if max(map(len, rows)) > self.context_length:
@@ -70,3 +81,10 @@ class Tokenizer:
                 f"context_length {self.context_length} leaves no room for the tokenizer's special tokens"
             )
         return np.array(rows, np.int64)
+
+    def _cleaned(self, texts: Sequence[str]) -> list[str]:
+        if self._clean is None:
+            return list(texts)
+        for text in texts:
+            text.encode()  # which raises where cleaning would put a mark in place of what cannot be read
+        return [self._clean(text) for text in texts]

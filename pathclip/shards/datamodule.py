@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from pathclip.shards.reader import data_hash, shard_sizes
 from pathclip.shards.samples import SampleReader
 from pathclip.shards.stream import Position, ShardStream, StreamLoader
 from pathclip.shards.transforms import Augment
+from pathclip.shards.unlabelled import UnlabelledPictures
 
 
 class PairsDataModule(lightning.LightningDataModule):
@@ -38,6 +40,9 @@ class PairsDataModule(lightning.LightningDataModule):
             softmax meets no false negative.
         augment: what happens to training pictures; None for the evaluation transform.
         captions: how the texts of training pairs are put; None leaves them as they are.
+        unlabelled: folder of pictures without texts, or several, that a student is shown beside the pairs;
+            a folder of shards has its texts ignored.
+        unlabelled_per_pair: how many of them a batch holds for each of its pairs.
         seed: of order and augmentation.
         limit: use only the first so many training samples; of the validation samples as many.
         val_limit: use at most so many validation pairs, taken evenly from all; None uses all.
@@ -45,10 +50,12 @@ class PairsDataModule(lightning.LightningDataModule):
         preprocess: of the model.
         tokenizer: of the model.
         teacher_tokenizer: of a teacher to distil from.
+        teacher_size: (height, width) of its pictures.
 
     Raises:
-        ConfigError: factors that are none, or a val_limit below 1.
-        DataError: a folder holds no shards.
+        ConfigError: factors that are none, a val_limit below 1, or an unlabelled_per_pair that gives a batch
+            fewer than two pictures.
+        DataError: a folder holds no shards, or one of `unlabelled` no pictures.
     """
 
     def __init__(
@@ -63,11 +70,14 @@ class PairsDataModule(lightning.LightningDataModule):
         groups: Groups = "any",
         augment: Augment | None = None,
         captions: Captions | None = None,
+        unlabelled: str | Sequence[str] | None = None,
+        unlabelled_per_pair: float = 1.0,
         seed: int = 0,
         limit: int | None = None,
         val_limit: int | None = 10_000,
         resume: Literal["step", "epoch"] = "step",
         teacher_tokenizer: Tokenizer | None = None,
+        teacher_size: tuple[int, int] | None = None,
     ):
         super().__init__()
         if val_limit is not None and val_limit < 1:
@@ -79,10 +89,16 @@ class PairsDataModule(lightning.LightningDataModule):
         self.resume = resume
         self.position = Position()
         self.repeated = 0  # batches that were trained on a second time, after `resume=epoch`
-        self._train_collate = Collate(preprocess, tokenizer, augment, captions, teacher_tokenizer)
+        self._train_collate = Collate(
+            preprocess, tokenizer, augment, captions, teacher_tokenizer, teacher_size
+        )
         self._val_collate = Collate(preprocess, tokenizer, None, None, teacher_tokenizer)
         for folder in [*self.train_folders, *([val] if val else [])]:
             shard_sizes(folder)  # a wrong folder fails now, not after the model is built
+        self.unlabelled = None
+        if unlabelled is not None:
+            per_batch = _per_batch(batch_size, unlabelled_per_pair)
+            self.unlabelled = UnlabelledPictures(unlabelled, per_batch, seed)
         self._hashes: dict[str, str | None] = {}
 
     def train_dataloader(self) -> StreamLoader:
@@ -99,6 +115,11 @@ class PairsDataModule(lightning.LightningDataModule):
         """
         if self.batch_size % world:
             raise ConfigError(f"data.batch_size={self.batch_size} must divide by the {world} processes")
+        if self.unlabelled and (self.unlabelled.per_batch % world or self.unlabelled.per_batch < 2 * world):
+            raise ConfigError(
+                f"data.unlabelled_per_pair: {self.unlabelled.per_batch} pictures beside a batch must divide "
+                f"by the {world} processes, at least two for each"
+            )
         return ShardStream(
             self.train_folders,
             self.batch_size // world,
@@ -109,6 +130,7 @@ class PairsDataModule(lightning.LightningDataModule):
             world,
             self.limit,
             self.groups,
+            self.unlabelled,
         )
 
     def val_dataloader(self) -> Any:
@@ -137,9 +159,12 @@ class PairsDataModule(lightning.LightningDataModule):
             data_hash: of each folder, from the manifest beside the shards; None where shards made elsewhere
                 have none.
             val, val_hash: the same of the validation pairs; None without.
+            unlabelled: folders, hashes and number of the pictures without texts, and how many stand beside a
+                batch; only where there are any.
         """
         sources = find_sources(self.train_folders, self.limit)
         return {
+            **({"unlabelled": self._described_unlabelled()} if self.unlabelled else {}),
             "shards": [source.folder for source in sources],
             "factors": [source.factor for source in sources],
             "pairs": sum(source.samples for source in sources),
@@ -170,9 +195,9 @@ class PairsDataModule(lightning.LightningDataModule):
             raise ConfigError("the checkpoint is of an earlier version, with another order; begin a new run")
         began = state_dict["order"]
         for key, now in self._order().items():
-            if began[key] != now:
+            if began.get(key) != now:
                 raise ConfigError(
-                    f"{key}={now}, but the run began with {began[key]}; a run goes on with what it began "
+                    f"{key}={now}, but the run began with {began.get(key)}; a run goes on with what it began "
                     "with, or its stream would repeat some pairs and leave out others"
                 )
         before, now = int(state_dict["world"]), self._world()
@@ -209,6 +234,23 @@ class PairsDataModule(lightning.LightningDataModule):
             "limit": self.limit,
             "the hash of data.train": self._train_hashes(),
             "the factors of data.train": list(self.train_folders.values()),
+            **self._order_of_unlabelled(),
+        }
+
+    def _order_of_unlabelled(self) -> dict[str, Any]:
+        found = self.unlabelled
+        return {
+            "the hash of data.unlabelled": [one.hash for one in found.folders] if found else None,
+            "pictures of data.unlabelled beside a batch": found.per_batch if found else None,
+        }
+
+    def _described_unlabelled(self) -> dict[str, Any]:
+        assert self.unlabelled is not None
+        return {
+            "folders": [one.folder for one in self.unlabelled.folders],
+            "data_hash": [one.hash for one in self.unlabelled.folders],
+            "pictures": len(self.unlabelled),
+            "per_batch": self.unlabelled.per_batch,
         }
 
     def _train_hashes(self) -> list[str | None]:
@@ -254,6 +296,17 @@ class ValidationPairs(torch.utils.data.Dataset):
             raise IndexError(index)
         chosen = self.references[index * self.batch_size : (index + 1) * self.batch_size]
         return self.collate(self._reader.read(chosen), Position(0, index), 0)
+
+
+def _per_batch(batch_size: int, per_pair: float) -> int:
+    """Pictures without texts beside a batch of pairs."""
+    number = round(batch_size * per_pair) if math.isfinite(per_pair) else 0
+    if number < 2:
+        raise ConfigError(
+            f"data.unlabelled_per_pair={per_pair}: a batch of {batch_size} pairs would have {max(number, 0)} "
+            "pictures beside it; two are the least, and data.unlabelled=null takes none"
+        )
+    return number
 
 
 def _evenly(total: int, most: int) -> Sequence[int]:

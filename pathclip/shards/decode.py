@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pathclip.errors import DataError
 from pathclip.runtime.images import FORMATS, MAX_PIXELS, open_image
+from pathclip.runtime.preprocess import Preprocess
 
 try:
     import simplejpeg
@@ -24,14 +26,27 @@ _UPRIGHT, _FIRST_LYING = 1, 5
 _REDUCTIONS = (8, 4, 2)
 
 
-def decode(image: bytes, name: str) -> Image.Image:
+class Encoded(NamedTuple):
+    """The bytes of a picture's file, and what messages call it."""
+
+    content: bytes
+    name: str
+
+
+def decode(image: bytes, name: str, preprocess: Preprocess | None = None) -> Image.Image:
     """Decodes one picture to RGB, upright.
+
+    Args:
+        image: the file's bytes.
+        name: what messages call the sample.
+        preprocess: of the model that the picture is for, which then decodes no more than it needs; None
+            decodes it whole.
 
     Raises:
         DataError: undecodable; `name` is in the message.
     """
     try:
-        return open_image(image)
+        return preprocess.open(image) if preprocess else open_image(image)
     except DataError as error:
         raise DataError(f"sample '{name}': {error}") from None
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 from pathclip.errors import DataError
 from pathclip.shards import storage, tar
 from pathclip.shards.order import Reference
-from pathclip.shards.reader import MAX_MEMBER_BYTES
+from pathclip.shards.reader import IMAGE_SUFFIXES, MAX_MEMBER_BYTES
 from pathclip.shards.writer import SIZES
 
 # A sample as it lies in a shard: bytes by file ending, '__key__' and '__url__', as WebDataset names them.
@@ -130,6 +130,19 @@ def group_number(meta: Mapping[str, Any], key: str) -> int:
 def text_number(text: str) -> int:
     """A 64-bit number, equal for equal texts."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
+
+
+def image_of(sample: Raw) -> bytes:
+    """The bytes of a sample's picture.
+
+    Raises:
+        DataError: it has none; names shard and sample.
+    """
+    for suffix in IMAGE_SUFFIXES:
+        if suffix in sample:
+            return bytes(sample[suffix])
+    shard = sample.get("__url__", "shards")
+    raise DataError(f"{shard}: sample '{sample['__key__']}': no image in it")
 
 
 def _sample(shard: str, content: bytes) -> Raw:

@@ -18,6 +18,7 @@ from pathclip.errors import ConfigError, DataError, PathclipError
 from pathclip.shards.groups import BATCHES, Groups
 from pathclip.shards.order import Folders, Reference, derived_seed, find_sources, mixed
 from pathclip.shards.samples import Raw, SampleReader
+from pathclip.shards.unlabelled import UnlabelledPictures
 
 __all__ = ["Fault", "Position", "Raw", "ShardStream", "StreamLoader", "derived_seed"]
 
@@ -38,7 +39,8 @@ class ShardStream(IterableDataset):
             each a factor; an epoch shows round(factor × samples) of it.
         batch_size: of this rank.
         collate: makes a batch of `batch_size` raw samples; it gets (samples, position, seed of the global
-            batch, place of the first sample in the global batch, size of the global batch).
+            batch, place of the first sample in the global batch, size of the global batch), and where there
+            are pictures without texts, those of this process.
         seed: of order and augmentation.
         shuffle_buffer: window of samples within which the order is shuffled; 0 keeps the order of the
             (permuted) shards.
@@ -48,6 +50,7 @@ class ShardStream(IterableDataset):
             epoch shows the same ones.
         groups: which samples of the window share a global batch: 'any'; 'together', those of one group;
             'apart', none of one group.
+        unlabelled: pictures without texts to stand beside the pairs.
 
     Raises:
         ConfigError: a batch of one, a limit below 1, a window below 0, or factors that are none.
@@ -58,13 +61,14 @@ class ShardStream(IterableDataset):
         self,
         folders: Folders,
         batch_size: int,
-        collate: Callable[[list[Raw], Position, int, int, int], Any],
+        collate: Callable[..., Any],
         seed: int = 0,
         shuffle_buffer: int = 2000,
         rank: int = 0,
         world: int = 1,
         limit: int | None = None,
         groups: Groups = "any",
+        unlabelled: UnlabelledPictures | None = None,
     ):
         super().__init__()
         if batch_size < 2:
@@ -76,7 +80,7 @@ class ShardStream(IterableDataset):
         self.sources = find_sources(folders, limit)
         self.batch_size, self.collate = batch_size, collate
         self.seed, self.shuffle_buffer, self.groups = seed, shuffle_buffer, groups
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.unlabelled = rank, world, unlabelled
         sizes = {shard: size for source in self.sources for shard, size in source.sizes.items()}
         self._reader = SampleReader(sizes, with_groups=groups != "any")
         # In shared memory: worker processes outlive an epoch and must learn where the next one begins.
@@ -143,7 +147,10 @@ class ShardStream(IterableDataset):
                 continue
             samples = self._reader.read(batch[offset : offset + self.batch_size])
             seed = derived_seed(self.seed, start.epoch, index, "augment")
-            yield self.collate(samples, Position(start.epoch, index), seed, offset, total)
+            beside = []
+            if self.unlabelled:
+                beside = [self.unlabelled.read(start.epoch * self.steps + index, self.rank, self.world)]
+            yield self.collate(samples, Position(start.epoch, index), seed, offset, total, *beside)
 
 
 @dataclass(frozen=True, slots=True)

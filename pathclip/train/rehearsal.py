@@ -99,6 +99,7 @@ def rehearse(
     free: int | None = None,
     device: torch.device | str = "cpu",
     teacher_tokenizer: Tokenizer | None = None,
+    unlabelled_per_pair: float = 0.0,
 ) -> MemoryNeed:
     """Does forward, loss and backward on a few made-up pairs, and refuses a run that cannot work.
 
@@ -118,6 +119,7 @@ def rehearse(
         free: bytes; measured if None.
         device: where the run will be; the rehearsal itself runs where the task is.
         teacher_tokenizer: of a teacher to distil from.
+        unlabelled_per_pair: pictures without texts for each pair.
 
     Returns:
         What the run takes.
@@ -130,7 +132,9 @@ def rehearse(
     with as_it_was(task):
         task.train()
         few, more = (
-            _traced_step(task, step, made_up_batch(towers, pairs, teacher_tokenizer), towers)
+            _traced_step(
+                task, step, made_up_batch(towers, pairs, teacher_tokenizer, unlabelled_per_pair), towers
+            )
             for pairs in (_FEW, _MORE)
         )
     one = made_up_batch(towers, 1, teacher_tokenizer)
@@ -140,7 +144,8 @@ def rehearse(
         gradients=trained,
         optimizer=optimizer_slots * trained,
         average=_bytes(task.parameters()) if ema else 0,
-        batch=_bytes(t for t in (one.pixels, one.tokens) if t is not None) * batch_size * batches_held,
+        batch=int(one.pixels.nbytes * (1 + unlabelled_per_pair) + one.tokens.nbytes)
+        * (batch_size * batches_held),
         logits=_LOGITS * 4 * (batch_size * world) * batch_size,
         moments=_moments(few, more),
         on_gpu=on_gpu,
@@ -150,14 +155,19 @@ def rehearse(
     return need
 
 
-def made_up_batch(towers: Towers, pairs: int, teacher_tokenizer: Tokenizer | None = None) -> Batch:
+def made_up_batch(
+    towers: Towers, pairs: int, teacher_tokenizer: Tokenizer | None = None, unlabelled_per_pair: float = 0.0
+) -> Batch:
     """Noise and long texts in the shapes of the model, each pair of a group and text of its own."""
+    noise = torch.Generator().manual_seed(0)
+    # A BatchNorm over a single picture may have one number for each channel, which has no variance.
+    beside = max(2, round(pairs * unlabelled_per_pair)) if unlabelled_per_pair else 0
     size = towers.preprocess_cfg["size"]
     height, width = (size, size) if isinstance(size, int) else size
     texts = [f"{pairs} made-up {number} " + "tissue " * towers.context_length for number in range(pairs)]
-    tokenizer = Tokenizer(towers.tokenizer_json.encode(), towers.context_length, towers.pad_id)
+    tokenizer = towers.tokenizer()
     return Batch(
-        pixels=torch.randn(pairs, 3, height, width, generator=torch.Generator().manual_seed(0)),
+        pixels=torch.randn(pairs, 3, height, width, generator=noise),
         tokens=torch.from_numpy(tokenizer(texts)),
         group=torch.arange(pairs),
         caption=torch.arange(pairs),
@@ -165,6 +175,7 @@ def made_up_batch(towers: Towers, pairs: int, teacher_tokenizer: Tokenizer | Non
         texts=texts,
         labels=[""] * pairs,
         teacher_tokens=torch.from_numpy(teacher_tokenizer(texts)) if teacher_tokenizer else None,
+        unlabelled=torch.randn(beside, 3, height, width, generator=noise) if beside else None,
     )
 
 

@@ -48,8 +48,8 @@ class ShardedTask(ContrastiveTask):
         self._cuts_padding = False
 
     def on_after_backward(self) -> None:
-        """Means over the processes of what cannot be split: the logit scale and its bias."""
-        for scalar in self._scalars():
+        """Means over the processes of what is not split: the logit scale and bias, what the loss learns."""
+        for scalar in [*self._scalars(), *self.loss.parameters()]:
             if scalar.grad is not None and self.trainer.world_size > 1:
                 torch.distributed.all_reduce(scalar.grad)
                 scalar.grad /= self.trainer.world_size

@@ -18,7 +18,6 @@ from pathclip.model.losses import Features
 from pathclip.model.padding import encode_text, ignores_padding, without_padding
 from pathclip.model.statistics import move_once
 from pathclip.model.towers import Towers
-from pathclip.runtime.tokenizer import Tokenizer
 from pathclip.shards.collate import Batch
 from pathclip.shards.stream import Position, derived_seed
 from pathclip.train.frozen_text import FrozenText
@@ -44,7 +43,7 @@ class ContrastiveTask(lightning.LightningModule):
             the loss still sees the whole batch. None for all at once.
         channels_last: memory layout of pictures and kernels.
         prompts: templates with `{}` of the zero-shot probe, where validation pairs have labels.
-        teacher: gives (image, text, scale) for (pixels, tokens), to distil from.
+        teacher: a `pathclip.model.teacher.Teacher` to distil from.
     """
 
     def __init__(
@@ -109,6 +108,7 @@ class ContrastiveTask(lightning.LightningModule):
             logit_scale=self.model.logit_scale.exp(),
             logit_bias=getattr(self.model, "logit_bias", None),
             **dict(zip(("image", "text", "token_logits", "token_labels"), outputs, strict=False)),
+            **self._unlabelled(batch),
             **teacher,
         )
 
@@ -201,6 +201,9 @@ class ContrastiveTask(lightning.LightningModule):
         decay = float(getattr(self._optimizer, "keywords", {}).get("weight_decay", 0.0))
         groups = parameter_groups(self.towers, decay, self._layer_decay)
         scales = [group.pop("lr_scale") for group in groups]
+        if of_loss := list(self.loss.parameters()):  # what maps a student's embeddings to its teacher's
+            groups.append({"params": of_loss, "weight_decay": 0.0, "name": "loss"})
+            scales.append(1.0)
         optimizer = self._optimizer(groups)
         for group, scale in zip(optimizer.param_groups, scales, strict=True):
             group["lr"] *= scale
@@ -227,8 +230,25 @@ class ContrastiveTask(lightning.LightningModule):
         (teacher,) = self._teacher
         if teacher is None or not self.training:
             return {}
-        image, text, scale = teacher(batch.pixels, batch.teacher_tokens)
-        return {"teacher_image": image, "teacher_text": text, "teacher_scale": scale}
+        n = len(batch)
+        pixels = batch.large if batch.large is not None else batch.pixels
+        image, text, scale = teacher(pixels[:n], batch.teacher_tokens, batch.texts)
+        taught = {"teacher_image": image, "teacher_text": text, "teacher_scale": scale}
+        if batch.unlabelled is not None:
+            beside = batch.unlabelled if batch.large is None else batch.large[n:]
+            taught["teacher_unlabelled"] = teacher.images(beside)
+        return taught
+
+    def _unlabelled(self, batch: Batch) -> dict[str, Tensor]:
+        """What the student makes of pictures without texts."""
+        if batch.unlabelled is None or not self.training:
+            return {}
+        pixels = batch.unlabelled.to(memory_format=self._layout)
+        (image,) = in_micro_batches(self._images_on, (pixels,), self.micro_batch)
+        return {"unlabelled": image}
+
+    def _images_on(self, pixels: Tensor) -> tuple[Tensor]:
+        return (functional.normalize(self.model.encode_image(pixels), dim=-1),)
 
     def _refuse_no_number(self, loss: Tensor) -> None:
         # Looking at a number makes a GPU wait: there only as often as metrics are logged.
@@ -253,9 +273,7 @@ class ContrastiveTask(lightning.LightningModule):
 
     def _class_embeddings(self, classes: Sequence[str]) -> Tensor:
         """L2-normalised [classes, d]: the mean over the prompts of each class."""
-        tokenizer = Tokenizer(
-            self.towers.tokenizer_json.encode(), self.towers.context_length, self.towers.pad_id
-        )
+        tokenizer = self.towers.tokenizer()
         means = []
         for name in classes:
             prompts = [template.replace("{}", name) for template in self.prompts]

@@ -21,7 +21,6 @@ from pathclip.model.teacher import Teacher
 from pathclip.model.towers import Towers, checkpoint_gradients
 from pathclip.model_folder import TRAINING_PICTURES, open_model_folder
 from pathclip.runtime.preprocess import Preprocess
-from pathclip.runtime.tokenizer import Tokenizer
 from pathclip.shards.collate import Batch
 from pathclip.shards.order import find_sources
 from pathclip.train.allocator import keep_freed_memory
@@ -42,7 +41,11 @@ from pathclip.train.run_folder import record_run
 from pathclip.train.sharded import ShardedTask, SplitWeights, of_model, whole_weights
 from pathclip.train.shards import shard_folders
 from pathclip.train.task import ContrastiveTask
-from pathclip.train.training_pictures import pictures_of_shards, read_training_pictures
+from pathclip.train.training_pictures import (
+    pictures_of_shards,
+    pictures_without_texts,
+    read_training_pictures,
+)
 
 VALUES = {
     "seed": int,
@@ -94,13 +97,15 @@ def train(cfg: Any) -> TrainResult:
         {**cfg.data, **shard_folders(cfg, str(out))},
         "data",
         preprocess=preprocess,
-        tokenizer=Tokenizer(towers.tokenizer_json.encode(), towers.context_length, towers.pad_id),
+        tokenizer=towers.tokenizer(),
         teacher_tokenizer=teacher.tokenizer if teacher else None,
+        teacher_size=teacher.size if teacher else None,
         seed=cfg.seed,
         limit=cfg.limit,
         resume=cfg.resume,
     )
     _check_validation(cfg, data)
+    _meet_teacher(loss, towers, teacher, data)
     if "decoder" in loss.needs and not hasattr(towers.model, "text_decoder"):
         raise ConfigError(f"loss=coca: {towers.name} has no decoder; take model=coca or model=coca_tiny")
     if cfg.schedule.get("warmup", 0) < 0:
@@ -208,6 +213,8 @@ def _check_validation(cfg: Any, data: Any) -> None:
         raise ConfigError(
             f"data.val={val}: the same pairs as data.train; its figures would be of pairs trained on"
         )
+    if data.unlabelled and any(val == one.folder for one in data.unlabelled.folders):
+        raise ConfigError(f"data.val={val}: its pictures stand in data.unlabelled, which is trained on")
     for name in ("checkpoints", "early_stopping"):
         monitor = (cfg.callbacks.get(name) or {}).get("monitor")
         if monitor and val is None:
@@ -216,6 +223,17 @@ def _check_validation(cfg: Any, data: Any) -> None:
             )
         if monitor:
             require_known(f"callbacks.{name}.monitor", monitor)
+
+
+def _meet_teacher(loss: Any, towers: Towers, teacher: Teacher | None, data: Any) -> None:
+    """Refuses a student without a teacher and pictures that no loss looks at; fits their embeddings."""
+    if "teacher" not in loss.needs:
+        if data.unlabelled:
+            raise ConfigError("data.unlabelled: only loss=distill learns from pictures without texts")
+        return
+    if teacher is None:
+        raise ConfigError("loss=distill: there is no teacher; name its model folder by teacher=…")
+    loss.match_lengths(int(towers.model_cfg["embed_dim"]), teacher.dim)
 
 
 def _freeze_unneeded(towers: Towers, loss: Any) -> None:
@@ -250,6 +268,7 @@ def _rehearse(
         free=sys.maxsize if isinstance(task, ShardedTask) else None,
         device=device,
         teacher_tokenizer=teacher.tokenizer if teacher else None,
+        unlabelled_per_pair=data.unlabelled.per_batch / data.batch_size if data.unlabelled else 0.0,
     )
 
 
@@ -281,6 +300,8 @@ def _training_pictures(cfg: Any, data: Any) -> tuple[dict[str, bytes], dict[str,
         for source in find_sources(data.train_folders, cfg.limit):
             sizes |= source.sizes
         seen = pictures_of_shards(sizes)
+        if data.unlabelled:
+            seen = seen.joined(pictures_without_texts(data.unlabelled.folders))
         earlier = "none"
         if path := cfg.model.get("path"):  # a model folder that this training began with
             before = read_training_pictures(open_model_folder(str(path), verify=False))

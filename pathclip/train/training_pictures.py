@@ -29,6 +29,7 @@ from pathclip.runtime.images import open_image
 from pathclip.shards import storage
 from pathclip.shards.reader import IMAGE_SUFFIXES, MAX_MEMBER_BYTES
 from pathclip.shards.tar import Member, members
+from pathclip.shards.unlabelled import UnlabelledFolder
 
 MOST_DECODED = 50_000  # about four minutes of one core; curated shards have the hashes of all theirs
 MAX_PICTURES = 1 << 26
@@ -153,6 +154,34 @@ def pictures_of_shards(
             take()
     rows = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
     return _distinct(rows, np.array(hashes, np.uint64))
+
+
+def pictures_without_texts(folders: Iterable[UnlabelledFolder]) -> TrainingPictures:
+    """The pictures of `data.unlabelled`; of files all perceptual hashes are computed, up to `MOST_DECODED`.
+
+    Raises:
+        DataError: a shard is malformed or gone.
+        OSError: a file is.
+    """
+    folders = list(folders)
+    seen = no_pictures()
+    sizes = {shard: size for one in folders for shard, size in one.sizes.items()}
+    if sizes:
+        seen = pictures_of_shards(sizes, description="hashes of the pictures without texts")
+    files = [file for one in folders for file in one.files]
+    if not files:
+        return seen
+
+    def hashed(numbered: tuple[int, Path]) -> tuple[bytes, int]:
+        number, file = numbered
+        return _computed(file.read_bytes(), str(file), None, number < MOST_DECODED)
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        found = list(
+            track(pool.map(hashed, enumerate(files)), "hashes of the pictures without texts", len(files))
+        )
+    digests = np.frombuffer(b"".join(digest for digest, _ in found), np.uint8).reshape(-1, 32)
+    return seen.joined(_distinct(digests, np.array([value for _, value in found], np.uint64)))
 
 
 # SHA-256 and perceptual hash as the JSON has them, and what reads the picture.

@@ -27,7 +27,7 @@ def chain(tmp_path_factory):
     # Random towers are far from what the gate asks; the folder that it lets through is not the point here.
     pathclip(
         *("export", f"model={out / 'run' / 'model'}", f"out={out / 'int8'}", "debug=tiny", "force=true"),
-        *("calibration.samples=16", "calibration.held_out=16", "search=false"),
+        *("calibration.samples=16", "calibration.selection=16", "calibration.held_out=16", "search=false"),
     )
     return out
 

@@ -26,8 +26,8 @@ TRANSFORMER = {
 # Random towers rank classes and captions by a hair, so int8 may change which is first; what they must keep is
 # their embeddings.
 OVERRIDES = [
-    *("calibration.samples=48", "calibration.held_out=32", "keep_fp32=true"),
-    *("gate.recall_drop=0.3", "gate.zero_shot_agreement=0.5"),
+    *("calibration.samples=48", "calibration.selection=16", "calibration.held_out=32", "keep_fp32=true"),
+    *("gate.recall_drop=0.3", "gate.zero_shot_agreement=0.5", "gate.accuracy_drop=1"),
 ]
 
 

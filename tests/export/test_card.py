@@ -96,7 +96,7 @@ def test_a_failed_gate_stands_at_the_top():
     failed = Gate((Line("image cosine, mean", 0.5, 0.97, False, 100),), {"cpu": "a CPU"})
     text = readme(FULL, failed)
     assert "failed its export gate" in text.split("## Intended use")[0]
-    assert "| image cosine, mean | 0.5000 | 0.97 | 100 | FAILED |" in text and "failed" not in readme(
+    assert "| image cosine, mean | 0.5000 |  | 0.97 | 100 | FAILED |" in text and "failed" not in readme(
         FULL, PASSED
     )
 
@@ -104,3 +104,9 @@ def test_a_failed_gate_stands_at_the_top():
 def test_a_score_without_interval_has_a_dash():
     old = {**BARE, "scores": [{"name": "accuracy", "value": 0.9, "low": None, "high": None, "n": 3}]}
     assert "| accuracy | 0.900 | – | 3 |" in readme(old, PASSED)
+
+
+def test_an_interval_stands_beside_its_figure():
+    line = Line("image cosine, mean", 0.99, 0.97, True, 100, "", 0.985, 0.994)
+    rows = readme(BARE, Gate((line,), {})).splitlines()
+    assert "| image cosine, mean | 0.9900 | 0.9850–0.9940 | 0.97 | 100 | passed |" in rows

@@ -13,9 +13,11 @@ import pathclip
 from pathclip.errors import ConfigError, ModelFolderError
 from pathclip.export.export import export
 from pathclip.export.gate import ExportGateError
-from pathclip.model_folder import open_model_folder
+from pathclip.model_folder import PROMPT_EMBEDDINGS, open_model_folder
+from pathclip.runtime.prompt_store import stored_embeddings
+from pathclip.shards.writer import Sample, write_shards
 from pathclip.train.training_pictures import read_training_pictures
-from tests.export.conftest import SEEN, config
+from tests.export.conftest import SEEN, config, picture
 
 BOTH = pytest.mark.parametrize("which", ["exported_transformer", "exported_convolutional"])
 PICTURES = np.random.default_rng(1).integers(0, 256, (8, 40, 40, 3)).astype(np.uint8)
@@ -102,24 +104,99 @@ def test_a_figure_that_was_not_measured_is_seen_as_such_in_the_folder(
         json.loads((result.out / "gate.json").read_text())
         for result in (exported_transformer, exported_convolutional)
     )
-    assert (measured["not_measured"], without["not_measured"]) == ([], ["zero-shot agreement"])
-    row = "| zero-shot agreement | not measured |  |  | no class prompts given: prompts.classes=[…] |"
+    labels = "balanced accuracy lost"
+    assert measured["not_measured"] == [labels]
+    assert without["not_measured"] == ["zero-shot agreement", labels]
+    row = "| zero-shot agreement | not measured |  |  |  | no class prompts given: prompts.classes=[…] |"
     assert row in (exported_convolutional.out / "README.md").read_text().splitlines()
 
 
-def test_a_failing_gate_leaves_no_folder(transformer, tmp_path):
-    out = tmp_path / "refused"
+def test_a_failing_gate_leaves_nothing_but_the_report_that_says_so(transformer, tmp_path):
     with pytest.raises(ExportGateError, match="image cosine, mean"):
-        export(config(transformer, out, "gate.image_cosine=1.1", "search=false"))
-    assert not out.exists() and not list(tmp_path.iterdir())
+        export(config(transformer, tmp_path / "refused", "gate.image_cosine=1.1", "search=false"))
+    assert [path.name for path in tmp_path.iterdir()] == ["refused-report"]
+    assert "The gate failed" in (tmp_path / "refused-report" / "report.html").read_text()
 
 
-def test_a_forced_folder_says_that_its_gate_failed(transformer, tmp_path):
-    out = tmp_path / "forced"
-    result = export(config(transformer, out, "gate.image_cosine=1.1", "force=true", "search=false"))
-    assert not result.gate.passed
-    assert open_model_folder(out).card["export"]["gate_passed"] is False
-    assert "failed its export gate" in (out / "README.md").read_text()
+@BOTH
+def test_the_report_stands_beside_the_folder_and_holds_its_gate(exported):
+    assert exported.report == exported.out.with_name(f"{exported.out.name}-report")
+    found = json.loads((exported.report / "report.json").read_text())
+    assert found["gate"] == json.loads((exported.out / "gate.json").read_text())
+    for tower in ("image", "text"):
+        assert len(found["towers"][tower]["layer_errors"]) >= found["towers"][tower]["layers"] > 0
+
+
+def test_the_gate_names_the_trial_that_was_taken(exported_transformer):
+    entry = json.loads((exported_transformer.out / "gate.json").read_text())["recipes"]["text"]
+    assert len(entry["trials"]) > 3
+    taken, best = entry["trials"][entry["chosen"]], max(trial["fidelity"] for trial in entry["trials"])
+    assert taken["fidelity"] >= best - 0.002 - 1e-6
+    assert taken["bytes"] == (exported_transformer.out / "onnx" / "text_int8.onnx").stat().st_size
+
+
+def test_prompts_of_the_named_classes_need_no_text_tower(exported_transformer):
+    folder = open_model_folder(exported_transformer.out)
+    encoder = pathclip.load(exported_transformer.out, precision="int8")
+    for precision in ("int8", "fp32"):
+        stored = stored_embeddings(folder, precision, encoder.dim)
+        assert [text for text in stored if "necrosis" in text]
+        own = pathclip.load(exported_transformer.out, precision=precision).encode_texts(list(stored))
+        np.testing.assert_allclose(np.stack(list(stored.values())), own, atol=1e-5)
+
+
+def test_without_classes_no_prompts_are_stored(exported_convolutional):
+    assert not open_model_folder(exported_convolutional.out).has(PROMPT_EMBEDDINGS)
+
+
+def test_a_task_gives_the_gate_its_pictures_and_the_folder_its_prompts(transformer, tmp_path):
+    for name, number in (("benign", 0), ("tumour", 1)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for place in range(6):
+            file = tmp_path / "set" / name / f"{place}.png"
+            file.write_bytes(picture(1000 + 2 * place + number))
+    result = export(
+        config(
+            transformer,
+            tmp_path / "out",
+            *("search=false", "task=folders", f"tasks.folders.dataset.folder={tmp_path / 'set'}"),
+            "tasks.folders.classes={benign: [benign tissue], tumour: [carcinoma, tumour]}",
+        )
+    )
+    lines = {line.name: line for line in result.gate.lines}
+    assert lines["balanced accuracy lost"].n == lines["zero-shot agreement"].n == 12
+    stored = stored_embeddings(open_model_folder(result.out), "int8", 32)
+    assert [text for text in stored if "carcinoma" in text]
+
+
+@pytest.fixture(scope="module")
+def forced(transformer, tmp_path_factory):
+    """Written though its gate failed, and calibrated on pairs whose shards name a class."""
+    folder = tmp_path_factory.mktemp("labelled")
+    pairs = [
+        Sample(f"s{i:03d}", picture(i), f"case {i}", {"group": f"g{i}", "label": ("benign", "tumour")[i % 2]})
+        for i in range(40)
+    ]
+    write_shards(folder / "shards", pairs)
+    overrides = (
+        "gate.image_cosine=1.1",
+        "force=true",
+        "search=false",
+        f"calibration.shards={folder / 'shards'}",
+    )
+    return export(config(transformer, folder / "forced", *overrides))
+
+
+def test_a_forced_folder_says_that_its_gate_failed(forced):
+    assert not forced.gate.passed
+    assert open_model_folder(forced.out).card["export"]["gate_passed"] is False
+    assert "failed its export gate" in (forced.out / "README.md").read_text()
+
+
+def test_labels_in_the_shards_are_what_accuracy_is_measured_on(forced):
+    line = next(line for line in forced.gate.lines if line.name == "balanced accuracy lost")
+    held_out = json.loads((forced.report / "report.json").read_text())["data"]["held_out"]
+    assert line.value is not None and line.n == held_out >= 8
 
 
 @pytest.mark.parametrize(
@@ -127,6 +204,13 @@ def test_a_forced_folder_says_that_its_gate_failed(transformer, tmp_path):
     [
         (["gate.image_cosine=high"], "gate.image_cosine"),
         (["recipe.calibration=entropie"], "recipe.calibration"),
+        (["search=fast"], "^search: expected false, quick or full, got 'fast'"),
+        (["search=true"], "^search: expected false, quick or full, got True"),
+        (["tolerance=-1"], "^tolerance: .* got -1"),
+        (["search_minutes=long"], "^search_minutes: .* got 'long'"),
+        (["calibration.selection=0"], r"^calibration\.selection: .* got 0"),
+        (["task=[lc25000,mhist]"], "^task: one at most, but 2 were named: lc25000, mhist"),
+        (["report=${out}"], "^report: .* is a model folder"),
         (["recipe.weight_bits=4"], "weight_bits"),
         (["seed=abc"], "^seed: expected int of at least 0, got 'abc'"),
         (["seed=-1"], "^seed: .* got -1"),
@@ -143,7 +227,7 @@ def test_a_wrong_value_is_named(transformer, tmp_path, overrides, message):
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("key", ["force", "search", "keep_fp32", "keep_torch"])
+@pytest.mark.parametrize("key", ["force", "keep_fp32", "keep_torch"])
 def test_a_word_for_no_is_refused_and_not_taken_for_yes(key, transformer, tmp_path):
     with pytest.raises(ConfigError, match=rf"^{key}: expected bool \(true or false\), got 'no'"):
         export(config(transformer, tmp_path / "out", f"{key}=no"))

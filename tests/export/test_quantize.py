@@ -2,67 +2,27 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from pathclip.errors import ConfigError
 from pathclip.export import ranges
-from pathclip.export.prepare import prepare, smooth
-from pathclip.export.quantize import coverage, kept_nodes, quantize_tower
+from pathclip.export.bias import coverage
+from pathclip.export.prepare import smooth
+from pathclip.export.quantize import hold_in_fp32, kept_nodes, weighted_nodes
 from pathclip.export.recipe import OPERATORS, Recipe
-
-RNG = np.random.default_rng(0)
-DATA = (RNG.gamma(2.0, 1.0, (64, 6, 8, 8))).astype(np.float32)
-
-
-def write(path, nodes, given, initializers, out_shape):
-    output = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, out_shape)
-    constants = [
-        numpy_helper.from_array(value.astype(np.float32), name) for name, value in initializers.items()
-    ]
-    graph = helper.make_graph(nodes, "tower", [given], [output], initializer=constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.save(onnx.shape_inference.infer_shapes(model), path)
-    return path
+from tests.export import graphs
+from tests.export.graphs import DATA, in_fp32, integer_weights, quantised, run
 
 
 @pytest.fixture
 def convolution(tmp_path):
-    """Stem, depthwise, pointwise; each pointwise filter has one large value, so the rest round badly."""
-    point = RNG.normal(0, 0.02, (16, 12, 1, 1))
-    point[:, 0] = 3.0
-    nodes = [
-        helper.make_node("Conv", ["pixels", "w0"], ["a"], "stem", pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["a"], ["b"], "relu"),
-        helper.make_node("Conv", ["b", "w1"], ["c"], "deep", group=12),
-        helper.make_node("Relu", ["c"], ["d"], "relu2"),
-        helper.make_node("Conv", ["d", "w2"], ["e"], "point"),
-        helper.make_node("GlobalAveragePool", ["e"], ["f"], "pool"),
-        helper.make_node("Flatten", ["f"], ["embedding"], "flat"),
-    ]
-    weights = {"w0": RNG.normal(0, 0.3, (12, 6, 3, 3)), "w1": RNG.normal(0, 0.5, (12, 1, 3, 3)), "w2": point}
-    given = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 6, 8, 8])
-    write(tmp_path / "fp32.onnx", nodes, given, weights, ["n", 16])
-    prepare(tmp_path / "fp32.onnx", tmp_path / "prepared.onnx")
-    return tmp_path / "prepared.onnx"
+    return graphs.convolution(tmp_path)
 
 
 @pytest.fixture
 def product(tmp_path):
-    """A layer norm with two outlier channels before a matrix product, as transformers have."""
-    gain = np.ones(16)
-    gain[[3, 9]] = 60
-    nodes = [
-        helper.make_node("LayerNormalization", ["pixels", "g", "b"], ["x"], "norm"),
-        helper.make_node("MatMul", ["x", "w"], ["y"], "product"),
-        helper.make_node("Add", ["y", "bias"], ["embedding"], "add"),
-    ]
-    weights = {"g": gain, "b": np.zeros(16), "w": RNG.normal(0, 1, (16, 24)), "bias": RNG.normal(0, 1, 24)}
-    weights["w"][[3, 9]] *= 0.05
-    given = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 5, 16])
-    write(tmp_path / "fp32.onnx", nodes, given, weights, ["n", 5, 24])
-    prepare(tmp_path / "fp32.onnx", tmp_path / "prepared.onnx")
-    return tmp_path / "prepared.onnx"
+    return graphs.product(tmp_path)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -79,38 +39,88 @@ def test_a_tap_of_the_kernel_counts_as_often_as_it_lies_inside_the_picture(strid
     np.testing.assert_allclose(coverage(node, kernel, size), shares / (len(tops) * len(lefts)))
 
 
-def run(graph, data):
-    return ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"]).run(None, {"pixels": data})[0]
-
-
-def quantised(graph, data, recipe):
-    statistics = ranges.measure(graph, [{"pixels": data[:32]}, {"pixels": data[32:]}], OPERATORS)
-    file = graph.parent / "int8.onnx"
-    quantize_tower(graph, file, statistics, recipe)
-    return run(file, data)
-
-
 def test_bias_correction_takes_the_mean_shift_away(convolution):
     exact = run(convolution, DATA)
-    plain = quantised(convolution, DATA, Recipe(bias_correction=False, keep_fp32=()))
-    corrected = quantised(convolution, DATA, Recipe(keep_fp32=()))
+    plain = run(quantised(convolution, DATA, Recipe(bias_correction=False, keep_fp32=())).file, DATA)
+    corrected = run(quantised(convolution, DATA, Recipe(keep_fp32=())).file, DATA)
     shift = [np.abs((rows - exact).mean(axis=0)).mean() for rows in (plain, corrected)]
     assert shift[1] < 0.4 * shift[0]
 
 
 def test_the_stem_is_the_first_convolution_and_the_depthwise_one_after_it(convolution):
     model = onnx.load(convolution)
-    assert kept_nodes(model, ["stem"]) == ("stem", "deep")
-    assert kept_nodes(model, ["depthwise"]) == ("deep",)
-    assert kept_nodes(model, ["poi"]) == ("point",)
+    assert list(kept_nodes(model, ["stem"])) == ["stem", "deep"]
+    assert list(kept_nodes(model, ["depthwise"])) == ["deep"]
+    assert kept_nodes(model, ["poi"]) == {"point": "recipe: poi"}
 
 
 def test_a_node_kept_in_fp32_keeps_its_float_weight(convolution):
-    statistics = ranges.measure(convolution, [{"pixels": DATA}], OPERATORS)
-    file = convolution.parent / "int8.onnx"
-    assert quantize_tower(convolution, file, statistics, Recipe()).kept_fp32 == ("stem", "deep")
-    kinds = {w.name: w.data_type for w in onnx.load(file).graph.initializer}
+    made = quantised(convolution, DATA, Recipe())
+    assert made.kept_fp32 == ("stem", "deep")
+    kinds = {w.name: w.data_type for w in onnx.load(made.file).graph.initializer}
     assert kinds["w0"] == TensorProto.FLOAT and kinds["w2_quantized"] == TensorProto.INT8
+
+
+def test_further_nodes_stay_in_fp32_and_say_why(convolution):
+    made = quantised(convolution, DATA, Recipe(), keep={"point": "sensitivity: 3 dB"})
+    assert made.reasons == {
+        "point": "sensitivity: 3 dB",
+        "stem": "recipe: stem",
+        "deep": "recipe: stem",
+    }
+
+
+def test_a_layer_to_keep_that_the_graph_lacks_is_refused(convolution):
+    with pytest.raises(ConfigError, match="has no nowhere"):
+        quantised(convolution, DATA, Recipe(), keep={"nowhere": "sensitivity"})
+
+
+def test_a_layer_kept_between_int8_layers_runs_in_fp32(convolution, tmp_path):
+    made = quantised(convolution, DATA, Recipe(keep_fp32=("depthwise",)))
+    assert in_fp32(made.file, tmp_path) == 1
+
+
+def test_holding_a_layer_in_fp32_changes_no_number(convolution):
+    file = quantised(convolution, DATA, Recipe(keep_fp32=())).file
+    model = onnx.load(convolution)
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "deep_zero_bias")
+    bias.CopyFrom(numpy_helper.from_array(np.linspace(-2, 3, 12, dtype=np.float32), bias.name))
+    onnx.save(model, file)
+    expected = run(file, DATA)
+    # As if its input came from an int8 layer.
+    model.graph.node.insert(1, helper.make_node("QuantizeLinear", ["b", "s", "z"], ["q"], "q"))
+    model.graph.node.insert(2, helper.make_node("DequantizeLinear", ["q", "s", "z"], ["bq"], "dq"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1e-4), "s"))
+    model.graph.initializer.append(numpy_helper.from_array(np.uint16(0), "z"))
+    model.opset_import[0].version = 21
+    nodes = {node.name: node for node in model.graph.node}
+    order = [name for name in nodes if name not in ("q", "dq")]
+    order.insert(order.index("deep"), "q")
+    order.insert(order.index("deep"), "dq")
+    ordered = [nodes[name] for name in order]
+    nodes["deep"].input[0] = "bq"
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    onnx.save(model, file)
+    before = run(file, DATA)
+    assert hold_in_fp32(model, {"deep": "sensitivity"}) == 1
+    onnx.save(model, file)
+    np.testing.assert_allclose(run(file, DATA), before, rtol=1e-6, atol=1e-6)
+    assert before.shape == expected.shape
+
+
+def test_seven_bits_keep_every_weight_safe_from_saturation(convolution):
+    recipe = Recipe(keep_fp32=())
+    weights = integer_weights(quantised(convolution, DATA, recipe).file)
+    assert len(weights) == 3
+    assert max(np.abs(values.astype(int)).max() for values in weights.values()) == 64
+
+
+def test_the_nodes_of_the_int8_graph_have_the_names_of_the_fp32_graph(convolution):
+    file = quantised(convolution, DATA, Recipe()).file
+    assert weighted_nodes(convolution) == ["stem", "deep", "point"]
+    assert set(weighted_nodes(convolution)) <= {node.name for node in onnx.load(file).graph.node}
 
 
 def test_smoothing_leaves_fp32_as_it_was_and_brings_int8_nearer(product):
@@ -121,8 +131,8 @@ def test_smoothing_leaves_fp32_as_it_was_and_brings_int8_nearer(product):
     assert smooth(product, smoothed, statistics, 0.5) == 1
     np.testing.assert_allclose(run(smoothed, data), exact, rtol=1e-6, atol=1e-5)
     recipe = Recipe(calibration="minmax", keep_fp32=())
-    before = np.abs(quantised(product, data, recipe) - exact).mean()
-    after = np.abs(quantised(smoothed, data, recipe) - exact).mean()
+    before = np.abs(run(quantised(product, data, recipe).file, data) - exact).mean()
+    after = np.abs(run(quantised(smoothed, data, recipe).file, data) - exact).mean()
     assert after < 0.5 * before
 
 

@@ -51,3 +51,25 @@ def test_least_squared_error_beats_min_max_on_heavy_tails():
 def test_an_unknown_method_is_refused():
     with pytest.raises(ConfigError, match="none of minmax"):
         value_range(histogram([1.0]), "maximum")
+
+
+def test_entropy_clips_a_rare_outlier_and_keeps_what_is_common():
+    values = np.append(np.abs(normal()), np.full(3, 60.0))
+    low, high = value_range(histogram(values), "entropy")
+    assert low == 0.0 and 3.0 < high < 20.0
+    assert value_range(histogram(np.random.default_rng(0).uniform(0, 5, 100_000)), "entropy")[1] > 4.5
+
+
+def test_entropy_chooses_alike_for_a_distribution_and_its_mirror_image():
+    values = np.random.default_rng(1).gamma(1.0, 1.0, 100_000)
+    low, high = value_range(histogram(values), "entropy"), value_range(histogram(-values), "entropy")
+    assert low[1] == pytest.approx(-high[0], rel=0.1)
+
+
+def test_entropy_does_not_let_the_zeros_of_relu_decide():
+    values = np.abs(normal())
+    zeros = np.zeros(1_000_000)
+    plain = value_range(histogram(values), "entropy")[1]
+    assert value_range(histogram(np.concatenate([values, zeros])), "entropy")[1] == pytest.approx(
+        plain, rel=0.15
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from pathclip.errors import DataError
 from pathclip.export import samples
-from pathclip.export.samples import draw_pairs, read_calibration
+from pathclip.export.samples import Samples, apart, apart_by_group, draw_pairs, read_calibration
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.shards.writer import Sample, write_shards
 from tests import tiny_shards
@@ -116,3 +116,44 @@ def test_too_few_pairs_name_all_folders(tmp_path):
     folders = [write(tmp_path / name, **{name: 5}) for name in ("a", "b")]
     with pytest.raises(DataError, match=r"a, .*b: 5 pairs to calibrate on and 5 of other groups"):
         read_calibration(folders, 64, 64, PREPROCESS, tokenizer)
+
+
+def pairs_of(*groups):
+    n = len(groups)
+    blank = np.zeros((n, 8, 8, 3), np.uint8)
+    return Samples(blank, np.zeros((n, 4), np.int64), tuple(map(str, range(n))), PREPROCESS, groups)
+
+
+def test_recipes_are_chosen_on_groups_that_no_range_was_read_off():
+    used, selection = apart(pairs_of("a", "b", "a", "c", "b", "d"), 3)
+    assert used.groups == ("a", "a", "c") and selection.groups == ("b", "b", "d")
+    assert used.texts == ("0", "2", "3") and selection.texts == ("1", "4", "5")
+
+
+def test_a_large_group_does_not_leave_the_other_set_empty():
+    first, second = apart_by_group(["few"] * 9 + ["many"] * 40, 100, 50)
+    assert (len(first), len(second)) == (40, 9)
+
+
+def test_where_pairs_are_few_both_sets_are_short_alike():
+    first, second = apart_by_group([f"g{number // 2}" for number in range(20)], 100, 50)
+    assert (len(first), len(second)) == (14, 6)
+
+
+def test_a_set_holds_pairs_of_many_groups_rather_than_all_of_a_few():
+    groups = [f"g{number % 20}" for number in range(200)]
+    first, second = apart_by_group(groups, 20, 20)
+    assert len({groups[n] for n in first}) == len({groups[n] for n in second}) == 10
+
+
+def test_one_group_alone_serves_for_both():
+    used, selection = apart(pairs_of("a", "a"), 1)
+    assert len(used) == len(selection) == 2
+
+
+def test_pairs_keep_the_label_that_their_shard_names(tmp_path):
+    picture = tiny_shards.jpeg((180, 90, 140), 0, size=8)
+    some = [Sample(f"s{i:02d}", picture, "text", {"group": f"g{i}", "label": "tumour"}) for i in range(20)]
+    write_shards(tmp_path, some, 50)
+    first, second = read_calibration([tmp_path], 10, 10, PREPROCESS, tokenizer)
+    assert {*first.labels, *second.labels} == {"tumour"} and not {*first.groups} & {*second.groups}

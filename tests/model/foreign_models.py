@@ -99,3 +99,100 @@ def write_transformers(folder: Path, eos_token_id: int = 49407, **preprocessor: 
     given = {"size": {"shortest_edge": SIZE}, "crop_size": SIZE, **preprocessor}
     CLIPImageProcessorPil(**given).save_pretrained(folder)
     return folder
+
+
+def write_siglip(folder: Path) -> Path:
+    """As `SiglipModel` and `SiglipProcessor` save themselves, with a tokenizer of its own training."""
+    from transformers import SiglipConfig, SiglipModel, SiglipTokenizer
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    register_siglip_trunk()
+    torch.manual_seed(0)
+    write_sentencepiece(folder / "spiece.model")
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = SiglipModel(
+        SiglipConfig(
+            text_config={**shape, "vocab_size": VOCABULARY, "max_position_embeddings": 16},
+            vision_config={**shape, "image_size": SIZE, "patch_size": 8},
+        )
+    )
+    model.logit_scale.data.fill_(2.0)
+    model.logit_bias.data.fill_(-7.0)
+    with torch.no_grad():  # biases too, which begin at 0
+        for parameter in model.parameters():
+            if parameter.ndim == 1 and len(parameter) > 1:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(folder)
+    SiglipTokenizer(str(folder / "spiece.model"), model_max_length=16).save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
+    return folder
+
+
+VOCABULARY = 150
+
+
+def write_sentencepiece(file: Path) -> None:
+    """A small unigram model of T5's kind: padding 0, end 1, unknown 2."""
+    import sentencepiece
+
+    from tests.model.captions import captions
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([text.lower() for text in captions() if text.strip()]),
+        model_prefix=str(file.with_suffix("")),
+        vocab_size=VOCABULARY,
+        character_coverage=0.98,
+        **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "minloglevel": 2, "num_threads": 1},
+    )
+    file.with_suffix(".vocab").unlink()
+
+
+def register_siglip_trunk() -> None:
+    """A tower of timm like its 'vit_base_patch16_siglip_224', but small."""
+    import timm
+    from timm.models.vision_transformer import VisionTransformer
+
+    if "vit_tiny_patch8_siglip_32" in timm.list_models():
+        return
+
+    def vit_tiny_patch8_siglip_32(pretrained: bool = False, **options: Any) -> Any:
+        for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
+            options.pop(key, None)
+        shape = {
+            "img_size": SIZE,
+            "patch_size": 8,
+            "embed_dim": 32,
+            "depth": 2,
+            "num_heads": 2,
+            "mlp_ratio": 2,
+        }
+        options = {"class_token": False, "global_pool": "map", **options}
+        model = VisionTransformer(**shape, **options)
+        model.default_cfg = model.pretrained_cfg = {"input_size": (3, SIZE, SIZE)}
+        return model
+
+    timm.models.register_model(vit_tiny_patch8_siglip_32)
+
+
+def write_openai(file: Path, **vision: Any) -> Any:
+    """A state dict as OpenAI's `clip` package has it, in half precision; returns the model in fp32."""
+    from open_clip.model import CLIP
+
+    torch.manual_seed(0)
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": SIZE, "layers": 2, "width": 128, "patch_size": 8, **vision},
+        "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 2},
+        "quick_gelu": True,
+    }
+    model: Any = CLIP(**config)
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half().float())
+    model.logit_scale.data.fill_(3.0)
+    numbers = {"input_resolution": SIZE, "context_length": 20, "vocab_size": 49408}
+    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({**state, **{name: torch.tensor(value) for name, value in numbers.items()}}, file)
+    return model.eval()

@@ -87,6 +87,8 @@ class Towers:
             teacher_image=teacher[0][rows],
             teacher_text=teacher[1][rows],
             teacher_scale=20.0,
+            unlabelled=functional.normalize(embeddings(8, seed=3)[0][rows] @ self.image, dim=-1),
+            teacher_unlabelled=embeddings(8, seed=4)[0][rows],
             token_logits=logits[rows] * self.words,
             token_labels=labels[rows],
         )

@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPConfig
 
+from pathclip import cli
 from pathclip.errors import ModelFolderError
 from pathclip.model.foreign_encoder import tokenizer_content
 from pathclip.model.foreign_folder import open_foreign_folder
+from pathclip.model_folder import open_model_folder
 from tests.model.foreign_models import SIZE, write_open_clip, write_transformers
 
 
@@ -58,7 +60,7 @@ def test_both_kinds_are_told_apart_and_described(saved):
         ("open_clip_config.json", "open_clip_model.safetensors"),
     )
     assert (second.kind, second.text.cleaning, second.text.pad_token) == (
-        *("transformers", "none", "<|endoftext|>"),
+        *("transformers", None, "<|endoftext|>"),
     )
     assert second.files == (
         *("config.json", "preprocessor_config.json", "model.safetensors", "tokenizer.json"),
@@ -85,19 +87,24 @@ def test_the_folder_of_a_run_hints_at_the_model_and_not_at_its_other_folders(tmp
     [
         ("open_clip", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
         ("transformers", "model.safetensors", "pytorch_model.bin"),
-        ("transformers", "model.safetensors", "model.ckpt"),
     ],
 )
-def test_a_pickle_alone_is_refused_with_the_command_that_converts_it(kind, safe, pickle, copy):
+def test_a_pickle_alone_is_refused_with_the_command_that_reads_it(kind, safe, pickle, copy, monkeypatch):
     folder = copy(kind)
     weights = load_file(folder / safe)
     torch.save(weights, folder / pickle)
     (folder / safe).unlink()
-    line = refused(folder, "are a pickle")
-    command = line.split('python -c "')[1].removesuffix('"')
-    subprocess.run([sys.executable, "-c", command], check=True)
-    assert open_foreign_folder(folder).weights == (safe,)
-    assert all(torch.equal(value, weights[name]) for name, value in load_file(folder / safe).items())
+    assert open_foreign_folder(folder, pickles=True).weights == (pickle,)
+    words = refused(folder, "are a pickle").split("alone: pathclip ")[1].split()
+    monkeypatch.chdir(folder.parent)
+    assert cli.main(words) == 0
+    assert open_model_folder(words[-1]).has("open_clip_model.safetensors")
+
+
+def test_weights_under_another_name_are_none(copy):
+    folder = copy("transformers")
+    (folder / "model.safetensors").rename(folder / "model.ckpt")
+    refused(folder, "no weights in it; expected model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +124,8 @@ def test_a_pickle_alone_is_refused_with_the_command_that_converts_it(kind, safe,
         ("open_clip", "preprocess_cfg.resize_mode", "tile", "resize_mode: 'tile'"),
         ("transformers", "auto_map", {"AutoModel": "x.Y"}, "'auto_map' asks for code"),
         ("transformers", "vision_config.auto_map", {}, "'auto_map' asks for code"),
-        ("transformers", "model_type", "siglip", "of transformers' models only 'clip' is read"),
+        ("transformers", "model_type", "blip", "of transformers' models only 'clip' and 'siglip' are read"),
+        ("transformers", "model_type", "siglip", "only SiglipTokenizer is read here, not 'CLIPTokenizer'"),
         ("transformers", "vision_config.hidden_size", 10**12, "more than any model has"),
         ("transformers", "vision_config.image_size", 64, "the tower takes"),
         ("transformers", "text_config", [1], "text_config is not an object"),

@@ -157,6 +157,62 @@ def test_the_feature_term_is_the_distance_to_the_teacher():
     assert term.item() == pytest.approx(3 * (0 + 4 / 8) / 2, abs=1e-6)
 
 
+def test_a_student_of_another_length_is_matched_through_a_map_that_is_learnt():
+    image, text = embeddings()
+    teacher = embeddings(d=12, seed=1)
+    loss = DistillLoss(feature_weight=3.0)
+    loss.match_lengths(8, 12)
+    given = {"teacher_image": teacher[0], "teacher_text": teacher[1], "teacher_scale": 1.0}
+    term = loss(features(image, text, **given))["feature"]
+    cosines = [
+        functional.cosine_similarity(own @ loss.to_teacher.weight.T, theirs)
+        for own, theirs in zip((image, text), teacher, strict=True)
+    ]
+    assert term.item() == pytest.approx(3 * (2 - 2 * torch.stack(cosines).mean().item()) / 12, abs=1e-6)
+    term.backward()
+    assert loss.to_teacher.weight.grad.abs().max() > 0
+    same = DistillLoss(feature_weight=3.0)
+    same.match_lengths(8, 8)
+    assert not list(same.parameters()) and not list(DistillLoss().parameters())
+
+
+def with_unlabelled():
+    """Features of six pairs and four pictures without texts, and the latter's embeddings."""
+    image, text = embeddings()
+    teacher, beside = embeddings(d=12, seed=1), embeddings(4, seed=3)[0]
+    theirs = embeddings(4, d=12, seed=4)[0]
+    given = {"teacher_image": teacher[0], "teacher_text": teacher[1], "teacher_scale": 20.0}
+    return features(image, text, unlabelled=beside, teacher_unlabelled=theirs, **given), beside, theirs
+
+
+def test_pictures_without_texts_learn_the_teachers_similarities_with_the_captions_of_the_batch():
+    found, beside, theirs = with_unlabelled()
+    term = DistillLoss(unlabelled_weight=0.5)(found)["unlabelled"]
+    target = (20.0 * theirs @ found.teacher_text.T).softmax(dim=1)
+    expected = functional.cross_entropy(SCALE * beside @ found.text.T, target)
+    assert term.item() == pytest.approx(0.5 * expected.item(), abs=1e-6)
+
+
+def test_pictures_without_texts_change_no_other_term():
+    found, *_ = with_unlabelled()
+    beside = DistillLoss(MultiPositiveLoss())(found)
+    assert "unlabelled" not in DistillLoss(unlabelled_weight=0.0)(found)
+    found.unlabelled = found.teacher_unlabelled = None
+    alone = DistillLoss(MultiPositiveLoss())(found)
+    assert alone.keys() == beside.keys() - {"unlabelled"}
+    assert all(alone[name].equal(beside[name]) for name in alone)
+
+
+def test_the_feature_term_is_a_mean_over_pictures_with_and_without_texts():
+    image, text = embeddings()
+    given = {"teacher_image": image, "teacher_text": text, "teacher_scale": 1.0}
+    beside = embeddings(2, seed=3)[0]
+    found = features(image, text, unlabelled=beside, teacher_unlabelled=-beside, **given)
+    assert DistillLoss(feature_weight=3.0)(found)["feature"].item() == pytest.approx(
+        3 * (2 / 8 * 4 / 8) / 2, abs=1e-6
+    )
+
+
 def test_what_a_loss_lacks_is_one_line():
     image, text = embeddings()
     teacher = embeddings(d=12, seed=1)
@@ -174,7 +230,12 @@ def test_what_a_loss_lacks_is_one_line():
 
 @pytest.mark.parametrize(
     "override",
-    ["loss.hard_negative_beta=-1", "loss=distill loss.distill_weight=-1", "loss=coca loss.caption_weight=-1"],
+    [
+        "loss.hard_negative_beta=-1",
+        "loss=distill loss.distill_weight=-1",
+        "loss=distill loss.unlabelled_weight=-1",
+        "loss=coca loss.caption_weight=-1",
+    ],
 )
 def test_a_negative_weight_is_refused_by_its_key(override):
     cfg = compose("train", ["data.train=x", *override.split()])

@@ -9,7 +9,8 @@ from PIL import Image
 import pathclip
 from pathclip.errors import ConfigError, DataError, ModelFolderError
 from pathclip.model_folder import open_model_folder
-from pathclip.runtime.encoder import Encoder, OnnxEncoder, _has_external_data
+from pathclip.runtime.encoder import Encoder, OnnxEncoder
+from pathclip.runtime.tower import has_external_data
 from tests.tiny_model import COLOURS, DIM, break_file, list_files_again, write_tiny_model
 
 
@@ -164,14 +165,14 @@ def test_a_tower_with_weights_in_another_file_is_refused(tmp_path, place):
 
 @pytest.mark.parametrize("length", ["08", "8800", "888000", "8880808000"])
 def test_external_data_is_seen_however_protobuf_writes_the_length(length):
-    assert _has_external_data(b"w" * 30 + bytes.fromhex(length) + b"location" + b"w" * 30)
+    assert has_external_data(b"w" * 30 + bytes.fromhex(length) + b"location" + b"w" * 30)
 
 
 def test_a_name_with_location_in_it_is_no_external_data(tmp_path):
     content = (write_tiny_model(tmp_path / "m") / "onnx/image_int8.onnx").read_bytes()
-    assert not _has_external_data(content)
-    assert not _has_external_data(content.replace(b"pooled", b"allocation"))
-    assert not _has_external_data(content + b"\x0alocation.0" + b"location")
+    assert not has_external_data(content)
+    assert not has_external_data(content.replace(b"pooled", b"allocation"))
+    assert not has_external_data(content + b"\x0alocation.0" + b"location")
 
 
 def test_a_picture_too_thin_for_the_model_is_named_by_its_number(encoder):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pathclip.errors import DataError
-from pathclip.runtime.images import find_images, open_image, printable, read_batches
+from pathclip.runtime.images import find_images, open_image, printable, read_batches, walk_images
 from pathclip.runtime.preprocess import Preprocess
 
 
@@ -104,29 +104,46 @@ def test_batches_keep_the_order_and_leave_out_what_is_broken(tmp_path, workers):
         paths.append(tmp_path / f"{i}.png")
         paths[-1].write_bytes(encoded(Image.new("RGB", (20, 20), (i, 0, 0)), "PNG"))
     paths[4].write_bytes(b"no picture")
-    bad: list = []
-    batches = list(
-        read_batches(
-            paths, Preprocess((8, 8)), lambda *error: bad.append(error), batch_size=3, workers=workers
-        )
-    )
-    assert [path for path, _ in bad] == [paths[4]]
-    assert [len(batch.paths) for batch in batches] == [3, 3, 3, 2]
-    assert [path for batch in batches for path in batch.paths] == paths[:4] + paths[5:]
+    batches = list(read_batches(paths, Preprocess((8, 8)), batch_size=3, workers=workers))
+    assert [path for batch in batches for path, _ in batch.failed] == [paths[4]]
+    assert [path for batch in batches for path, _ in batch.outcomes] == paths
+    assert [len(batch.read) for batch in batches] == [3, 3, 3, 2]
+    assert [path for batch in batches for path in batch.read] == paths[:4] + paths[5:]
     reds = np.concatenate([batch.pixels[:, 0, 0, 0] for batch in batches])
     assert reds.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_where_nothing_can_be_read_batches_of_errors_come_all_the_same(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(40)]
+    batches = list(read_batches(paths, Preprocess((8, 8)), batch_size=2))
+    assert [len(batch.outcomes) for batch in batches] == [16, 16, 8]
+    assert all(batch.pixels.shape == (0, 8, 8, 3) and not batch.read for batch in batches)
+
+
+def test_a_million_names_are_not_read_ahead(tmp_path):
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    drawn = 0
+
+    def names():
+        nonlocal drawn
+        for _ in range(1_000_000):
+            drawn += 1
+            yield picture
+
+    batches = read_batches(names(), Preprocess((8, 8)), batch_size=4, workers=2)
+    next(batches)
+    batches.close()
+    assert drawn <= 3 * 4 + 1
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_picture_too_thin_for_the_model_is_left_out_like_a_broken_one(tmp_path, workers):
     for name, size in (("a.png", (20, 20)), ("strip.png", (60_000, 1)), ("z.png", (20, 20))):
         Image.new("RGB", size).save(tmp_path / name)
-    bad: list = []
-    batches = read_batches(
-        find_images(tmp_path), Preprocess((8, 8)), lambda *error: bad.append(error), workers=workers
-    )
-    assert [path.name for batch in batches for path in batch.paths] == ["a.png", "z.png"]
-    ((path, error),) = bad
+    (batch,) = read_batches(find_images(tmp_path), Preprocess((8, 8)), workers=workers)
+    assert [path.name for path in batch.read] == ["a.png", "z.png"]
+    ((path, error),) = batch.failed
     assert str(error).startswith(f"{tmp_path / 'strip.png'}: 60000 x 1 pixels is too thin")
     assert path == tmp_path / "strip.png"
 
@@ -134,12 +151,22 @@ def test_a_picture_too_thin_for_the_model_is_left_out_like_a_broken_one(tmp_path
 def test_a_name_that_is_not_utf8_is_left_out_and_told_in_escapes(tmp_path):
     for name in (b"a.png", b"caf\xe9.png"):
         Image.new("RGB", (20, 20)).save(tmp_path / os.fsdecode(name), "PNG")
-    bad: list = []
-    batches = read_batches(find_images(tmp_path), Preprocess((8, 8)), lambda *error: bad.append(error))
-    assert [path.name for batch in batches for path in batch.paths] == ["a.png"]
-    ((path, error),) = bad
+    (batch,) = read_batches(find_images(tmp_path), Preprocess((8, 8)))
+    assert [path.name for path in batch.read] == ["a.png"]
+    ((path, error),) = batch.failed
     assert os.fsencode(path.name) == b"caf\xe9.png"
     assert str(error) == rf"{tmp_path}/caf\udce9.png: this name is not UTF-8 text; rename it"
+
+
+def test_folders_are_walked_in_the_order_of_their_names_and_links_to_folders_are_not(tmp_path):
+    for name in ("b/x.png", "a.png", "c.png", "b.d/y.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "d.png").symlink_to(tmp_path / "a.png")
+    found = [path.relative_to(tmp_path).as_posix() for path in walk_images(tmp_path)]
+    assert found == ["a.png", "b/x.png", "b.d/y.png", "c.png", "d.png"]
+    assert found == [path.relative_to(tmp_path).as_posix() for path in sorted(walk_images(tmp_path))]
 
 
 @pytest.mark.parametrize("name", ["plain.png", "Gewebe, gefärbt.png", "病理.png", "a\u2028b.png"])

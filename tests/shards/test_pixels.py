@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from pathclip.errors import ConfigError, DataError
-from pathclip.runtime.preprocess import Preprocess
+from pathclip.runtime.preprocess import Preprocess, open_image
 from pathclip.shards.collate import Collate
+from pathclip.shards.decode import Encoded
 from pathclip.shards.transforms import Augment
 from tests.shards.pictures import encoded, noise, smooth
 from tests.shards.test_transforms import NOTHING
@@ -14,9 +15,10 @@ from tests.shards.test_transforms import NOTHING
 
 def pixels(contents, augment, size=(32, 32), offset=0, total=None):
     collate = Collate(Preprocess(size=size), None, augment)
-    samples = [{"__key__": f"case-{n}", "png": content} for n, content in enumerate(contents)]
+    pictures = [Encoded(content, f"case-{n}") for n, content in enumerate(contents)]
     generator = torch.Generator().manual_seed(0)
-    return collate._pixels(samples, generator, offset, len(samples) if total is None else total)
+    found, _ = collate._pixels(pictures, generator, offset, len(pictures) if total is None else total)
+    return found
 
 
 def test_training_pixels_are_normalised_as_evaluation_does_it():
@@ -47,3 +49,11 @@ def test_augmentation_for_a_model_that_is_not_square_is_refused():
 def test_a_broken_picture_is_refused_with_the_samples_name(augment):
     with pytest.raises(DataError, match="case-1"):
         pixels([encoded(noise()), b"broken"], augment)
+
+
+def test_a_large_jpeg_is_decoded_for_validation_as_classify_decodes_it():
+    content = encoded(smooth(300, 260), "JPEG")
+    preprocess = Preprocess(size=(32, 32))
+    found = pixels([content], None).numpy()
+    np.testing.assert_array_equal(found, preprocess.batch([preprocess.open(content)]))
+    assert not np.array_equal(found, preprocess.batch([open_image(content)]))

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pathclip.curate.images import perceptual_hashes
 from pathclip.evaluate.features import colour
@@ -17,6 +18,7 @@ from pathclip.runtime.preprocess import Preprocess, open_image
 
 Variant = Literal["plain", "randomised_colour"]
 VARIANTS: tuple[Variant, ...] = ("plain", "randomised_colour")
+_JPEG = b"\xff\xd8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,20 @@ def prepare(picture: Picture, seed: int, many: bool, profile: Profile | None = N
             with measured(profile, "colour features"):
                 colours[variant] = colour.features(shown)
         for preprocess in picture.pixels.get(variant, ()):
+            # As `classify` opens it. Random colours are drawn over the whole picture.
+            opened = _drafted(picture, preprocess, shown) if variant == "plain" else shown
             with measured(profile, "preprocessing"):
-                pixels[variant, preprocess] = preprocess.pixels(shown, picture.name)
+                pixels[variant, preprocess] = preprocess.pixels(opened, picture.name)
     hashes: tuple[int, ...] = ()
     if picture.perceptual:
         with measured(profile, "perceptual hash"):
             hashes = perceptual_hashes(image)
     return Prepared(pixels, colours, hashes)
+
+
+def _drafted(picture: Picture, preprocess: Preprocess, whole: Image.Image) -> Image.Image:
+    """The picture as `Preprocess.open` gives it, without decoding it again where that would be the same."""
+    least = preprocess.draft * max(preprocess.size)
+    if not least or not picture.content.startswith(_JPEG) or min(whole.size) < 2 * least - 1:
+        return whole
+    return preprocess.open(picture.content, picture.name)

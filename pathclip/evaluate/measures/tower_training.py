@@ -129,8 +129,10 @@ def pixels_of(split: Split, preprocess: Preprocess, variant: str, seed: int) -> 
         found = np.memmap(file, np.uint8, "r+", shape=shape)
     named = zip(split.images.paths, split.encoded.sha256, split.images.contents(range(shape[0])), strict=True)
     for row, (name, digest, content) in enumerate(track(named, "decoding", shape[0])):
-        image = open_image(content, name=name)
         if variant == "randomised_colour":
-            image = colour.randomise_colour(image, colour.picture_seed(digest, seed))
+            whole = open_image(content, name=name)
+            image = colour.randomise_colour(whole, colour.picture_seed(digest, seed))
+        else:
+            image = preprocess.open(content, name)
         found[row] = preprocess.pixels(image, name)
     return found

@@ -17,7 +17,7 @@ from pathclip.evaluate.reporting.report import Section, html_table
 from pathclip.types import Score
 
 PACKAGES = (
-    *("numpy", "pillow", "onnxruntime", "torch", "open_clip_torch", "timm", "transformers"),
+    *("numpy", "pillow", "onnxruntime", "openvino", "torch", "open_clip_torch", "timm", "transformers"),
     *("scikit-learn", "scipy", "pyarrow"),
 )
 _SHORT = 16  # digits of a hash that are shown; `report.json` has all of them

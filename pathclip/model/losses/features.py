@@ -25,6 +25,8 @@ class Features:
         teacher_image: L2-normalised [n, teacher's d]; without gradient.
         teacher_text: likewise.
         teacher_scale: the teacher's factor.
+        unlabelled: L2-normalised [m, d], of pictures that have no texts; None where there are none.
+        teacher_unlabelled: L2-normalised [m, teacher's d] of these; without gradient.
         token_logits: [n, length, vocabulary], of models with a decoder (CoCa).
         token_labels: int64 [n, length], what the decoder should have said.
     """
@@ -38,5 +40,7 @@ class Features:
     teacher_image: Tensor | None = None
     teacher_text: Tensor | None = None
     teacher_scale: float | None = None
+    unlabelled: Tensor | None = None
+    teacher_unlabelled: Tensor | None = None
     token_logits: Tensor | None = None
     token_labels: Tensor | None = None
