@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ _DECISIVE_ENTRIES = ("preprocess", "context_length", "pad_id")
 _TEXT_CLEANING = "text_cleaning"
 # Bounds of what a real model has: a card with more would ask for gigabytes before its fault shows.
 _LIMITS = {"embed_dim": (1, 65_536), "context_length": (1, 4096), "pad_id": (0, (1 << 31) - 1)}
+LARGEST_SCALE = 1e6
+# `pathclip.runtime.text_cleaning` has them; a test compares the two.
+_CLEANINGS = ("lower", "whitespace", "canonicalize")
+_MOST_PROMPTS, _MOST_LETTERS = 1000, 1000  # of templates and of classes; of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +112,11 @@ def open_model_folder(path: str | Path, verify: bool = True) -> ModelFolder:
         verify: compare every listed file's SHA-256; about 0.1 s per 200 MB.
 
     Raises:
-        ModelFolderError: no folder, no or malformed card, an unknown schema, a size out of bounds, a
+        ModelFolderError: no folder, no or malformed card, an unknown schema, a number out of bounds, a
             missing, changed or truncated file, or a file of a kind that must not be loaded.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 — `Path.is_dir` raises for a name that is too long
         raise ModelFolderError(f"{path}: no such folder; a model is a folder with a {CARD} in it")
     card = _read_card(path)
     for name, digest in card["files"].items():
@@ -154,7 +159,8 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file of bounded size.
 
     Raises:
-        ModelFolderError: missing, larger than 64 MiB, or malformed; names the file and the line.
+        ModelFolderError: missing, larger than 64 MiB, malformed, or it cannot be read; names the file and,
+            where known, the line.
     """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
@@ -168,6 +174,16 @@ def read_json(path: Path) -> Any:
         raise ModelFolderError(f"{path}: nested too deeply, refused") from None
     except json.JSONDecodeError as error:
         raise ModelFolderError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except OSError as error:
+        raise ModelFolderError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # a number of more than 4,300 digits, or a NUL byte in the file's name
+        raise ModelFolderError(f"{path}: cannot be read ({error})") from None
+
+
+def shown(value: Any) -> str:
+    """A value for a message of one line, however long it is."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def hint_of_model(path: Path) -> str:
@@ -185,32 +201,80 @@ def _is_decisive(name: str) -> bool:
 
 
 def _read_card(path: Path) -> dict[str, Any]:
-    if not (path / CARD).is_file():
+    if not os.path.isfile(path / CARD):  # noqa: PTH113 — see above
         raise ModelFolderError(f"{path}: no {CARD} in it, so it is no model folder.{hint_of_model(path)}")
     card = read_json(path / CARD)
     if not isinstance(card, dict) or not isinstance(card.get("files"), dict):
         raise ModelFolderError(f"{path / CARD}: not a model card (it has no 'files')")
     if card.get("schema_version") != SCHEMA_VERSION:
         raise ModelFolderError(
-            f"{path / CARD}: schema_version {card.get('schema_version')!r}, but this pathclip reads "
+            f"{path / CARD}: schema_version {shown(card.get('schema_version'))}, but this pathclip reads "
             f"{SCHEMA_VERSION}; use the version that wrote the folder, or export it again"
         )
     for key, (low, high) in _LIMITS.items():
         value = card.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise ModelFolderError(
-                f"{path / CARD}: {key} must be a whole number in {low}–{high}, not {value!r}"
+                f"{path / CARD}: {key} must be a whole number in {low}–{high}, not {shown(value)}"
             )
+    _check_scale(path, card)
+    _check_texts(path, card)
     return card
+
+
+def _check_scale(path: Path, card: Mapping[str, Any]) -> None:
+    bounds = {"logit_scale": (0.0, LARGEST_SCALE), "logit_bias": (-LARGEST_SCALE, LARGEST_SCALE)}
+    for key, (low, high) in bounds.items():
+        value: Any = card.get(key)
+        if key == "logit_bias" and value is None:
+            continue
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:  # NaN is in no range
+            raise ModelFolderError(
+                f"{path / CARD}: the card's {key} must be a number, not {shown(value)}; "
+                f"from {low:g} to {high:g}"
+            )
+
+
+def _check_texts(path: Path, card: Mapping[str, Any]) -> None:
+    cleaning = card.get(_TEXT_CLEANING)
+    if cleaning is not None and cleaning not in _CLEANINGS:
+        raise ModelFolderError(
+            f"{path / CARD}: text_cleaning must be one of {', '.join(_CLEANINGS)}, not {shown(cleaning)}"
+        )
+    prompts = card.get("prompts")
+    if prompts is None:
+        return
+    if not isinstance(prompts, Mapping):
+        raise ModelFolderError(f"{path / CARD}: prompts must be keys with values, not {shown(prompts)}")
+    for key in ("templates", "classes"):
+        texts = prompts.get(key)
+        if texts is not None and not _are_texts(texts):
+            raise ModelFolderError(
+                f"{path / CARD}: prompts.{key} must be a list of at most {_MOST_PROMPTS} texts of 1 to "
+                f"{_MOST_LETTERS} letters, not {shown(texts)}"
+            )
+
+
+def _are_texts(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= _MOST_PROMPTS
+        and all(isinstance(text, str) and 1 <= len(text) <= _MOST_LETTERS for text in value)
+    )
 
 
 def _verify_file(path: Path, name: str, digest: str, verify: bool) -> None:
     file = path / name
     if file.suffix not in ALLOWED_SUFFIXES or ".." in Path(name).parts or Path(name).is_absolute():
         raise ModelFolderError(f"{path}: '{name}' may not be part of a model folder")
-    if not file.is_file():
+    if not os.path.isfile(file):  # noqa: PTH113 — see above
         raise ModelFolderError(f"{file}: listed in {CARD} but missing; copy the folder again")
-    if verify and atomic.sha256_file(file) != digest:
+    try:
+        changed = verify and atomic.sha256_file(file) != digest
+    except OSError as error:
+        raise ModelFolderError(f"{file}: cannot be read ({error.strerror})") from None
+    if changed:
         raise ModelFolderError(
             f"{file}: its content differs from the SHA-256 in {CARD}; it was changed or cut off. "
             "Copy or export the folder again"

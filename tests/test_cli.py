@@ -109,7 +109,7 @@ def test_a_strip_of_one_pixel_is_one_bad_picture(call, tmp_path, tiny_model, ima
     assert (status, out.count(".png"), len(err)) == (1, 3, 1)
     assert err[0].startswith(f"pathclip classify: {strip}: 60000 x 1 pixels is too thin")
     status, out, err = call("index", tiny_model, images, "--out", tmp_path / "b.index")
-    assert (status, out) == (0, f"{tmp_path / 'b.index'}: 3 pictures; 1 could not be read\n")
+    assert (status, out) == (0, f"{tmp_path / 'b.index'}: 3 pictures by onnx int8; 1 could not be read\n")
     assert len(err) == 1
     assert err[0].startswith(f"pathclip index: {strip}: 60000 x 1 pixels is too thin")
     status, out, err = call("search", index, "--image", strip)
@@ -126,7 +126,7 @@ def test_a_name_that_is_not_utf8_is_one_bad_picture(call, tmp_path, tiny_model, 
     assert json.loads(out)["failed"] == [{"path": rf"{images}/caf\udce9.png", "error": message}]
     status, out, err = call("index", tiny_model, images, "--out", tmp_path / "b.index")
     assert (status, err) == (0, [f"pathclip index: {message}"])
-    assert out == f"{tmp_path / 'b.index'}: 2 pictures; 1 could not be read\n"
+    assert out == f"{tmp_path / 'b.index'}: 2 pictures by onnx int8; 1 could not be read\n"
     status, out, _ = call("search", tmp_path / "b.index", "red", "--json")
     assert status == 0
     assert len(json.loads(out)["hits"]) == 2
@@ -315,7 +315,7 @@ def test_a_changed_model_is_refused(call, tmp_path, images):
 def test_index_counts_and_names_what_it_could_not_read(call, tmp_path, tiny_model, images):
     (images / "bad.jpg").write_bytes(b"no picture")
     status, out, err = call("index", tiny_model, images, "--out", tmp_path / "b.index")
-    assert (status, out) == (0, f"{tmp_path / 'b.index'}: 3 pictures; 1 could not be read\n")
+    assert (status, out) == (0, f"{tmp_path / 'b.index'}: 3 pictures by onnx int8; 1 could not be read\n")
     assert len(err) == 1
     assert "bad.jpg" in err[0]
 
@@ -339,6 +339,34 @@ def test_an_index_is_searched_with_the_model_that_made_it_only(call, tmp_path, i
     status, _, err = call("search", index, "red", "--model", other)
     assert status == 1
     assert "the index was made by model" in err[0]
+
+
+def record_runtime(index: Path, runtime: str | None) -> None:
+    meta = json.loads((index / "meta.json").read_text())
+    assert meta["model"].pop("runtime") == "onnx"
+    meta["model"] |= {"runtime": runtime} if runtime else {}
+    (index / "meta.json").write_text(json.dumps(meta))
+
+
+def test_an_index_is_searched_with_the_runtime_that_made_it(call, index):
+    record_runtime(index, "tensorrt")
+    status, _, err = call("search", index, "red")
+    assert (status, len(err)) == (1, 1)
+    assert "runtime: 'tensorrt' is none of" in err[0]
+
+
+def test_an_index_by_openvino_says_what_to_do_where_that_is_not_installed(call, index, monkeypatch):
+    record_runtime(index, "openvino")
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not there
+    status, _, err = call("search", index, "red")
+    assert (status, len(err)) == (1, 1)
+    assert "made by OpenVINO, which does not work here: pip install 'pathclip[openvino]'" in err[0]
+
+
+def test_an_older_index_that_names_no_runtime_is_searched_all_the_same(call, index, images):
+    record_runtime(index, None)
+    status, out, _ = call("search", index, "green", "-k", 1)
+    assert (status, out.split()[-1]) == (0, str(images / "green.png"))
 
 
 def test_an_index_is_searched_with_a_second_export_of_the_same_model(call, tmp_path, index):
@@ -406,7 +434,7 @@ def test_a_pipeline_verb_becomes_its_module_with_all_arguments(monkeypatch, verb
 
 
 def test_a_pipeline_verb_imports_nothing_from_the_working_directory(tmp_path):
-    for name in ("yaml", "datasets", "hydra"):
+    for name in ("yaml", "datasets", "hydra", "numpy"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the working directory')")
     # -P, because the installed program has no working directory on its path either; it is not inherited.
     pathclip = [sys.executable, "-P", "-c", "from pathclip.cli import main; main()"]

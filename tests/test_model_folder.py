@@ -15,6 +15,7 @@ from pathclip.model_folder import (
     update_card,
     write_model_folder,
 )
+from pathclip.runtime.text_cleaning import CLEANINGS
 from tests.tiny_model import break_file, list_files_again, write_tiny_model
 
 
@@ -238,3 +239,58 @@ def test_the_order_of_the_cards_keys_does_not_change_the_models_hash(tmp_path):
         folder = write_tiny_model(tmp_path / name)
         change_card(folder, preprocess=preprocess)
     assert open_model_folder(tmp_path / "a").hash == open_model_folder(tmp_path / "b").hash
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("prompts", "abc"),
+        ("prompts", {"templates": 5}),
+        ("prompts", {"templates": [1]}),
+        ("prompts", {"templates": "{}"}),
+        ("prompts", {"templates": ["{}"] * 1001}),
+        ("prompts", {"templates": ["x" * 1001]}),
+        ("prompts", {"classes": {"a": 1}}),
+        ("text_cleaning", ["lower"]),
+        ("text_cleaning", "upper"),
+        ("logit_scale", 10**400),
+        ("logit_scale", float("nan")),
+        ("logit_scale", 1e7),
+        ("logit_scale", None),
+        ("logit_bias", "0"),
+        ("logit_bias", float("inf")),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_an_entry_of_the_wrong_kind_is_one_line(folder, key, value):
+    change_card(folder, **{key: value})
+    with pytest.raises(ModelFolderError, match=rf"pathclip\.json: .*{key}.* must be") as caught:
+        open_model_folder(folder, verify=False)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < len(str(folder)) + 250
+
+
+@pytest.mark.parametrize("value", [*CLEANINGS, None])
+def test_every_cleaning_of_texts_may_stand_in_a_card(folder, value):
+    change_card(folder, text_cleaning=value)
+    assert open_model_folder(folder, verify=False).card["text_cleaning"] == value
+
+
+def test_a_listed_name_that_no_file_can_have_is_missing(folder):
+    card = json.loads((folder / CARD).read_text())
+    for name in ("x" * 300 + ".json", "a\0.json"):
+        change_card(folder, files={**card["files"], name: "0" * 64})
+        with pytest.raises(ModelFolderError, match=r"\.json: listed in pathclip\.json but missing"):
+            open_model_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"], ids=["long", "NUL"])
+def test_a_folder_that_cannot_be_is_named(tmp_path, name):
+    with pytest.raises(ModelFolderError, match="no such folder"):
+        open_model_folder(tmp_path / name)
+
+
+def test_a_json_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "a.json").write_text("1" * 5000)
+    for path in (tmp_path / "a.json", tmp_path, tmp_path / ("x" * 300), tmp_path / "a\0b"):
+        with pytest.raises(ModelFolderError, match="cannot be read"):
+            read_json(path)

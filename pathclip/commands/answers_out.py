@@ -7,7 +7,6 @@ put before a cell that a spreadsheet would take for a formula.
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -82,16 +81,19 @@ def check_out(out: Path, table: Path | None) -> None:
     """
     if out.suffix.lower() not in SUFFIXES:
         raise DataError(f"--out {out}: must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-    if out.is_dir():
-        raise DataError(f"--out {out}: a folder")
-    if table is not None and out.exists() and out.samefile(table):
-        raise DataError(f"--out {out}: the answers would replace the table; give another name")
+    try:
+        if out.is_dir():
+            raise DataError(f"--out {out}: a folder")
+        if table is not None and out.exists() and out.samefile(table):
+            raise DataError(f"--out {out}: the answers would replace the table; give another name")
+    except OSError as error:  # such as a name that is too long
+        raise DataError(f"--out {out}: cannot be written ({error.strerror})") from error
     if out.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
         raise DataError(f"--out {out}: Parquet needs pyarrow: pip install 'pathclip[parquet]'")
 
 
 @contextlib.contextmanager
-def writing(out: Path, columns: Columns) -> Iterator[Callable[[dict[str, Any]], None]]:
+def writing(out: Path, columns: Columns) -> Iterator[Callable[[dict[str, Any]], object]]:
     """Yields what writes an entry; the file stands under its name when the block has ended well.
 
     Raises:
@@ -110,22 +112,31 @@ def writing(out: Path, columns: Columns) -> Iterator[Callable[[dict[str, Any]], 
 
 
 @contextlib.contextmanager
-def _csv(file: Path, columns: Columns) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _csv(file: Path, columns: Columns) -> Iterator[Callable[[dict[str, Any]], object]]:
     with file.open("w", encoding="utf-8", newline="") as opened:
-        writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow(columns.names())
-        yield lambda entry: writer.writerow([_text(cell) for cell in columns.cells(entry)])
+        opened.write(_csv_line(columns.names()))
+        yield lambda entry: opened.write(_csv_line([_text(cell) for cell in columns.cells(entry)]))
+
+
+def _csv_line(cells: list[str]) -> str:
+    # Not by the csv module: before Python 3.13 it leaves a carriage return unquoted, which ends the row.
+    return ",".join(map(_quoted, cells)) + "\n"
+
+
+def _quoted(cell: str) -> str:
+    needed = any(mark in cell for mark in ',"\r\n')
+    return '"' + cell.replace('"', '""') + '"' if needed else cell
 
 
 @contextlib.contextmanager
-def _jsonl(file: Path, columns: Columns) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _jsonl(file: Path, columns: Columns) -> Iterator[Callable[[dict[str, Any]], object]]:
     with file.open("w", encoding="utf-8") as opened:
         # Line breaks of other alphabets stay escaped: not every reader of lines takes them for letters.
         yield lambda entry: print(json.dumps(entry), file=opened)
 
 
 @contextlib.contextmanager
-def _parquet(file: Path, columns: Columns) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _parquet(file: Path, columns: Columns) -> Iterator[Callable[[dict[str, Any]], object]]:
     import pyarrow as pa
     from pyarrow import parquet
 

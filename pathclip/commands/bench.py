@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pathclip.commands import flags
+from pathclip.runtime.libraries import versions
 
 if TYPE_CHECKING:
     from pathclip.model_folder import ModelFolder
@@ -39,6 +40,7 @@ class _Run:
     what: What
     result: Bench
     macs: int | None
+    uncounted: str  # why `macs` is None
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
@@ -71,9 +73,8 @@ def command(
     what: What = "texts" if text else "images"
     result = bench(opened, cpu(), used, seconds, what)
     tower = what.removesuffix("s")
-    files = [f"onnx/{tower}_{precision}.onnx" for precision in ("int8", "fp32")]
-    macs = next((count_macs(opened.file(name)) for name in files if opened.has(name)), None)
-    run = _Run(opened, cpu(), used, what, result, macs)
+    macs, uncounted = count_macs(opened, tower)
+    run = _Run(opened, cpu(), used, what, result, macs, uncounted)
     chosen = None if text else _choose(run)
     print(
         json.dumps(_document(run, chosen), ensure_ascii=False, indent=2) if as_json else _table(run, chosen)
@@ -108,6 +109,7 @@ def _document(run: _Run, chosen: Mapping[str, Any] | None) -> dict[str, Any]:
         "model": {"name": run.folder.card.get("name"), "hash": run.folder.hash},
         "what": run.what,
         "macs": run.macs,
+        "macs_missing": run.uncounted or None,
         "threads": run.threads,
         "machine": {
             "cpu": run.machine.name,
@@ -115,7 +117,7 @@ def _document(run: _Run, chosen: Mapping[str, Any] | None) -> dict[str, Any]:
             "cores": run.machine.cores,
             "int8_operations_per_second": run.machine.int8_peak or None,
             "estimated_from": run.machine.how,
-            "libraries": _versions(),
+            "libraries": versions(*LIBRARIES),
         },
         "runtimes": [_row(run, one) for one in run.result.timed],
         "missing": [
@@ -196,7 +198,7 @@ def _head(run: _Run) -> list[str]:
     return [
         f"{run.folder.card.get('name')} ({run.folder.hash[:12]}): {run.what}{macs}",
         f"{machine.name}, {machine.cores} cores, {run.threads} threads; {' '.join(notable)}",
-        ", ".join(f"{name} {version}" for name, version in _versions().items()),
+        ", ".join(f"{name} {version}" for name, version in versions(*LIBRARIES).items()),
     ]
 
 
@@ -205,7 +207,7 @@ def _foot(run: _Run, chosen: Mapping[str, Any] | None) -> list[str]:
     if run.machine.int8_peak and run.macs:
         lines.append(f"Peak of int8, estimated: {run.machine.how}. A clock that rises above it gives more.")
     elif run.macs is None:
-        lines.append("Products are counted where the package onnx is installed and the folder has ONNX.")
+        lines.append(f"Products are not counted: {run.uncounted}.")
     if not any(timed.joules for timed in run.result.timed.values()):
         lines.append("Energy: not told by this machine.")
     if chosen:
@@ -216,15 +218,3 @@ def _foot(run: _Run, chosen: Mapping[str, Any] | None) -> list[str]:
 
 def _cell(value: float | None, width: int, form: str) -> str:
     return f"{'-':>{width}}" if value is None else f"{value:>{width}{form}}"
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from textwrap import indent
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pathclip.commands import flags
+from pathclip.commands.answers_shown import (
+    Answered,
+    Question,
+    entry_of,
+    escaped,
+    print_document,
+    print_table,
+)
 from pathclip.commands.picture_sources import Row, Source, open_source
 from pathclip.errors import DataError
 
 if TYPE_CHECKING:
-    from pathclip.runtime.calibration import Answer, Calibrated
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pathclip.runtime.calibration import Calibrated
     from pathclip.runtime.encoder import Encoder
 
 EXAMPLES = """
@@ -27,36 +35,11 @@ pathclip classify model-int8 tiles/ --task lc25000 --out answers.csv
 pathclip classify model-int8 tiles.csv --column file --labels "tumour,normal" --out answers.parquet
 find tiles -name '*.jpg' -print0 | pathclip classify model-int8 - --labels "tumour,normal" --out answers.jsonl
 """
-_MARKS = {"leak": "leak: the model was trained on its pictures"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What is asked of every picture.
-
-    Attributes:
-        classes: class → its wordings.
-        templates: sentences with `{}` for the class.
-        calibrated: what was fitted on exactly this question; None if nothing was.
-    """
-
-    classes: Mapping[str, Sequence[str]]
-    templates: tuple[str, ...]
-    calibrated: Calibrated | None = None
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
     """Runs the verb; returns the exit status."""
     return flags.run(verb, arguments, command, EXAMPLES)
-
-
-@dataclass(frozen=True, slots=True)
-class _Answered:
-    """What became of one picture: an answer or an error."""
-
-    row: Row
-    answer: Answer | None
-    error: str | None = None
 
 
 def command(
@@ -118,14 +101,17 @@ def command(
         from pathclip.commands.answers_out import check_out
 
         check_out(out, source.table)
-    encoder = flags.open_model(folder, precision, threads, runtime, source.count())
+    # As if for one picture: a calibration was fitted in onnxruntime, and 'auto' takes that for so few.
+    encoder = flags.open_model(folder, precision, threads, runtime, 1)
     question = _by_task(encoder, task, templates) if task else _by_labels(encoder, names, templates)
+    if runtime == "auto" and encoder.runtime == "onnx" and not question.calibrated:
+        encoder = flags.open_model(folder, precision, threads, runtime, source.count())
     answered = _answers(encoder, source, question, batch_size, threads)
     if out is not None:
         return _write(out, answered, source, question, top)
     if as_json:
-        return _print_document(answered, encoder, source, question, top)
-    return _print(answered, question, top)
+        return print_document(answered, encoder, source, question, top)
+    return print_table(answered, question, top)
 
 
 def _names(labels: str) -> list[str]:
@@ -135,7 +121,7 @@ def _names(labels: str) -> list[str]:
     return names
 
 
-def _by_labels(encoder: Encoder, names: list[str], templates: list[str] | None) -> _Question:
+def _by_labels(encoder: Encoder, names: list[str], templates: list[str] | None) -> Question:
     """Labels that are the classes of a calibrated task are asked for as they were there."""
     from pathclip.runtime.calibration import of_classes
     from pathclip.runtime.classify import label_wordings, own_templates
@@ -143,20 +129,20 @@ def _by_labels(encoder: Encoder, names: list[str], templates: list[str] | None) 
     wordings = label_wordings(names)
     found = of_classes(encoder.folder, wordings, encoder.precision)
     if found and not templates:
-        return _Question(found.classes, found.templates, found)
+        return Question(found.classes, found.templates, found)
     if found:
         _not_calibrated(found)
-    return _Question(wordings, tuple(templates or own_templates(encoder)))
+    return Question(wordings, tuple(templates or own_templates(encoder)))
 
 
-def _by_task(encoder: Encoder, task: str, templates: list[str] | None) -> _Question:
+def _by_task(encoder: Encoder, task: str, templates: list[str] | None) -> Question:
     from pathclip.runtime.calibration import of_task
 
     found = of_task(encoder.folder, task, encoder.precision)
     if not templates:
-        return _Question(found.classes, found.templates, found)
+        return Question(found.classes, found.templates, found)
     _not_calibrated(found)
-    return _Question(found.classes, tuple(templates))
+    return Question(found.classes, tuple(templates))
 
 
 def _not_calibrated(found: Calibrated) -> None:
@@ -167,80 +153,42 @@ def _not_calibrated(found: Calibrated) -> None:
 
 
 def _answers(
-    encoder: Encoder, source: Source, question: _Question, batch_size: int, threads: int | None
-) -> Iterator[_Answered]:
+    encoder: Encoder, source: Source, question: Question, batch_size: int, threads: int | None
+) -> Iterator[Answered]:
     """Answers in the order of the pictures, a batch in memory and another one ahead."""
     from pathclip.progress import track
     from pathclip.runtime.calibration import Answer
-    from pathclip.runtime.classify import class_embeddings, classify, classify_calibrated
+    from pathclip.runtime.classify import class_embeddings, rank_labels
     from pathclip.runtime.cores import available_cores
     from pathclip.runtime.images import printable, read_batches
     from pathclip.runtime.prompt_cache import PromptCache
 
-    def answers(pixels: Any) -> Iterator[Answer]:
-        if question.calibrated:
-            yield from classify_calibrated(encoder, pixels, question.calibrated, classes)
-        else:
-            for ranked in classify(encoder, pixels, question.classes, question.templates, classes):
-                yield Answer(tuple(ranked), (), False)
-
+    names = list(question.classes)
     classes = class_embeddings(encoder, question.classes, question.templates, PromptCache.of_user())
+
+    def answer(similarities: NDArray[np.float32]) -> Answer:
+        if question.calibrated:
+            return question.calibrated.answer(similarities)
+        return Answer(tuple(rank_labels(names, similarities, encoder.logit_scale)), (), False)
+
     # Going through a large folder twice takes a while: only for somebody who sees the time left.
     total = source.count() if flags.is_watched() else None
-    rows = track(source.rows(), "classifying", total)
+    rows = source.rows() if source.typed else track(source.rows(), "classifying", total)
     workers = threads or available_cores()
+    if source.typed:  # nothing is read ahead, or the answer would wait for further names
+        batch_size = workers = 1
     for batch in read_batches(rows, encoder.preprocess, batch_size, workers, Row.file):
-        found = answers(batch.pixels)
+        similarities = iter(encoder.encode_images(batch.pixels, batch_size) @ classes.T)
         for row, error in batch.outcomes:
             if error is None:
-                yield _Answered(row, next(found))
+                yield Answered(row, answer(next(similarities)))
             else:
-                flags.complain(f"pathclip classify: {error}")
-                yield _Answered(row, None, printable(str(error)))
-
-
-def _print(answered: Iterator[_Answered], question: _Question, top: int | None) -> int:
-    failed = False
-    for one in answered:
-        failed |= one.answer is None
-        if one.answer is not None:
-            print(_table(one.row.given, one.answer, question, top), flush=True)
-    return int(failed)
-
-
-def _print_document(
-    answered: Iterator[_Answered], encoder: Encoder, source: Source, question: _Question, top: int | None
-) -> int:
-    """One JSON document, written as the answers come; begun with the first, so that a mistake prints none."""
-    described = {
-        "model": {
-            "name": encoder.name,
-            "hash": encoder.folder.hash,
-            "precision": encoder.precision,
-            "runtime": encoder.runtime,
-        },
-        "templates": list(question.templates),
-        "calibrated": _described(question.calibrated) if question.calibrated else None,
-    }
-    failed: list[dict[str, Any]] = []
-    begun = False
-    for one in answered:
-        entry = _entry(one, source, question, top)
-        if one.answer is None:
-            failed.append(entry)
-            continue
-        print(",\n" if begun else f'{_json(described)[:-2]},\n  "images": [\n', end="")
-        print(indent(_json(entry), "    "), end="", flush=True)
-        begun = True
-    if begun:
-        print(f"\n  ],\n{_json({'failed': failed})[2:]}")
-    else:
-        print(_json({**described, "images": [], "failed": failed}))
-    return int(bool(failed))
+                flags.complain(escaped(f"pathclip classify: {error}"))
+                yield Answered(row, None, printable(str(error)))
 
 
 def _write(
-    out: Path, answered: Iterator[_Answered], source: Source, question: _Question, top: int | None
+    out: Path, answered: Iterator[Answered], source: Source, question: Question, top: int | None
 ) -> int:
     from pathclip.commands.answers_out import Columns, writing
     from pathclip.runtime.images import printable
@@ -249,58 +197,9 @@ def _write(
     count, failed = 0, 0
     with writing(out, columns) as write:
         for one in answered:
-            write(_entry(one, source, question, top))
+            write(entry_of(one, source, question, top))
             count += 1
             failed += one.answer is None
     unread = f"; {failed} could not be read" if failed else ""
     print(f"{printable(out)}: {count} picture{'s' if count != 1 else ''}{unread}")
     return int(failed > 0)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
-
-
-def _entry(one: _Answered, source: Source, question: _Question, top: int | None) -> dict[str, Any]:
-    """What a document or a file says of one picture."""
-    from pathclip.runtime.images import printable
-
-    entry: dict[str, Any] = {"path": printable(one.row.given)}
-    if source.table is not None:
-        entry["row"] = dict(zip(source.columns, one.row.columns, strict=True))
-    if one.answer is None:
-        return entry | {"error": one.error}
-    entry["labels"] = [asdict(label) for label in one.answer.labels[:top]]
-    if question.calibrated:
-        entry |= {"set": list(one.answer.possible), "none_of_these": one.answer.none}
-    return entry
-
-
-def _table(path: str, answer: Answer, question: _Question, top: int | None) -> str:
-    lines = [path, *(f"{label.probability:7.3f}  {label.name}" for label in answer.labels[:top])]
-    if found := question.calibrated:
-        if answer.none:
-            nearest = max(label.similarity for label in answer.labels)
-            lines.append(f"  none of these? similarity {nearest:.3f}, below {found.none_threshold:.3f}")
-        members = ", ".join(answer.possible) or "no class is probable enough"
-        lines.append(f"  calibrated on {_fitted_on(found)}; {found.coverage:.0%} set: {members}")
-    return "\n".join(lines)
-
-
-def _fitted_on(found: Calibrated) -> str:
-    """'lc25000 (leak: the model was trained on its pictures), n 732 in 247 groups'."""
-    marks = "; ".join(_MARKS.get(mark, mark) for mark in found.marks)
-    return f"{found.task}{f' ({marks})' if marks else ''}, n {found.n} in {found.groups} groups"
-
-
-def _described(found: Calibrated) -> dict[str, Any]:
-    return {
-        "task": found.task,
-        "coverage": found.coverage,
-        "n": found.n,
-        "groups": found.groups,
-        "marks": list(found.marks),
-        "logit_scale": found.logit_scale,
-        "none_threshold": found.none_threshold,
-        "classes": {name: list(words) for name, words in found.classes.items()},
-    }

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 Precision = Annotated[str, typer.Option(help="auto, int8 or fp32; auto takes int8 where the folder has it.")]
-Runtime = Annotated[str, typer.Option(help="auto, onnx, openvino or torch; auto takes the fastest here.")]
+Runtime = Annotated[
+    str,
+    typer.Option(help="auto, onnx, openvino or torch; auto takes onnx, or openvino where measured faster."),
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads; by default the physical cores.", show_default=False)
 ]

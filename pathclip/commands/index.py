@@ -29,11 +29,13 @@ def command(
         Path, typer.Option(help="Folder of the index; an earlier index there is replaced.")
     ] = Path("images.index"),
     precision: flags.Precision = "auto",
+    runtime: flags.Runtime = "auto",
     threads: flags.Threads = None,
 ) -> int:
     """Embeds every picture below a folder and writes an index for `pathclip search`.
 
-    Files that cannot be read are named and counted; the others are indexed.
+    Files that cannot be read are named and counted; the others are indexed. The index names the runtime
+    that made it, and is searched with the same.
     """
     from pathclip.index.build import build_index
     from pathclip.runtime.images import printable
@@ -45,7 +47,9 @@ def command(
         bad += 1
         flags.complain(f"pathclip index: {error}")
 
-    index = build_index(flags.open_model(folder, precision, threads), images, out, on_error)
+    encoder = flags.open_model(folder, precision, threads, runtime)
+    index = build_index(encoder, images, out, on_error)
     skipped = f"; {bad} could not be read" if bad else ""
-    print(f"{printable(out)}: {len(index)} pictures{skipped}")
+    made_by = f"by {encoder.runtime} {encoder.precision}"
+    print(f"{printable(out)}: {len(index)} pictures {made_by}{skipped}")
     return 0

@@ -57,6 +57,7 @@ class Source:
         columns: headings of the other columns of the table.
         table: the table, or None.
         countable: whether going through them twice is possible.
+        typed: whether somebody types them, who waits for the answer to each.
     """
 
     rows: Callable[[], Iterator[Row]]
@@ -64,6 +65,7 @@ class Source:
     columns: tuple[str, ...] = ()
     table: Path | None = None
     countable: bool = True
+    typed: bool = False
 
     def count(self) -> int | None:
         """How many there are, or None where only going through them tells and can be done but once."""
@@ -84,7 +86,7 @@ def open_source(given: Sequence[str], column: str | None = None, stdin: BinaryIO
         DataError: a folder has no pictures, a pattern matches nothing, or a table without that column. A
             missing file is left in: it gets its own line when it is opened.
     """
-    tables = [name for name in given if Path(name).suffix.lower() in _TABLES and not Path(name).is_dir()]
+    tables = [name for name in given if Path(name).suffix.lower() in _TABLES and not _is_dir(name)]
     alone = tables + [name for name in given if name == STDIN]
     if alone and len(given) > 1:
         raise DataError(f"{alone[0]}: a table or '-' is given alone, without other files or folders")
@@ -94,7 +96,7 @@ def open_source(given: Sequence[str], column: str | None = None, stdin: BinaryIO
         raise DataError("--column is for a table: pathclip classify MODEL table.csv --column NAME")
     if alone:
         stream = sys.stdin.buffer if stdin is None else stdin
-        return Source(lambda: map(_row, names_of_stream(stream)), countable=False)
+        return Source(lambda: map(_row, names_of_stream(stream)), countable=False, typed=_is_typed(stream))
     for name in given:
         _check(name)
     return Source(lambda: map(_row, _each_once([_paths(name) for name in given])))
@@ -124,7 +126,7 @@ def names_of_stream(stream: BinaryIO) -> Iterator[str]:
 
 
 def _piece(stream: BinaryIO) -> bytes:
-    # What is there, without waiting for more: whoever types names sees the answer to each.
+    # What is there, without waiting for more.
     return stream.read1(_CHUNK) if hasattr(stream, "read1") else stream.read(_CHUNK)
 
 
@@ -136,13 +138,22 @@ def _row(name: str | Path) -> Row:
     return Row(str(name), Path(name))
 
 
+def _is_typed(stream: BinaryIO) -> bool:
+    return hasattr(stream, "isatty") and stream.isatty()
+
+
+def _is_dir(name: str | Path) -> bool:
+    # `Path.is_dir` raises where a name is too long, and where a folder above may not be entered.
+    return os.path.isdir(name)  # noqa: PTH112
+
+
 def _is_pattern(name: str) -> bool:
-    return any(mark in name for mark in "*?[") and not Path(name).exists()
+    return any(mark in name for mark in "*?[") and not os.path.exists(name)  # noqa: PTH110 — as `_is_dir`
 
 
 def _check(name: str) -> None:
     path = Path(name)
-    if path.is_dir() and next(_paths(name), None) is None:
+    if _is_dir(path) and next(_paths(name), None) is None:
         raise DataError(f"{path}: no pictures in it")
     if _is_pattern(name) and next(_paths(name), None) is None:
         raise DataError(f"{name}: matches no file")
@@ -152,13 +163,14 @@ def _paths(name: str) -> Iterator[Path]:
     from pathclip.runtime.images import walk_images
 
     path = Path(name)
-    if path.is_dir():
+    if _is_dir(path):
         yield from walk_images(path)
     elif _is_pattern(name):
         import glob
 
-        matches = map(Path, sorted(glob.iglob(name, recursive=True)))  # noqa: PTH207 — absolute patterns too
-        yield from (match for match in matches if match.is_file())
+        # A set, for '**' twice finds a file by several ways; not `Path.glob`, for absolute patterns.
+        matches = sorted(set(glob.iglob(name, recursive=True)))  # noqa: PTH207
+        yield from (Path(match) for match in matches if os.path.isfile(match))  # noqa: PTH113 — as `_is_dir`
     else:
         yield path
 
@@ -209,6 +221,8 @@ def _table_rows(path: Path, at: int, width: int) -> Iterator[Row]:
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Lines of a table that are not empty, each with its number."""
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: a device or a pipe; a table is read twice, so it has to be a file")
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=_TABLES[path.suffix.lower()], strict=True)
             yield from ((reader.line_num, cells) for cells in reader if cells)
@@ -220,3 +234,5 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path}, line {reader.line_num}: not a table ({error})") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a NUL byte in the name
+        raise DataError(f"{path}: cannot be read ({error})") from error

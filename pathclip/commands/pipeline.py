@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from pathclip.config import config_dir
 from pathclip.errors import PathclipError
+from pathclip.runtime.processes import own_code_only
 
 SUMMARIES = {
     "curate": "Turns posts with pictures into image-text pairs in shards; every dropped row has a reason.",
@@ -58,8 +59,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
     It becomes that process instead of calling a function because Lightning starts its further DDP
     ranks with the command line of the process it finds itself in. Unlike the `pathclip` program,
-    `python -m` would import from the working directory first, and a file of the user's named `yaml.py`
-    would stand in for the package: PYTHONSAFEPATH forbids that, for the ranks too.
+    `python -m` would import from the working directory first: `own_code_only` forbids that.
     """
     compares = verb == "evaluate" and list(arguments[:1]) == ["compare"]
     if not compares and any(word in ("--help", "-h") for word in arguments):
@@ -67,8 +67,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         return 0
     require_extra(*(("train", ("pyarrow",)) if compares else NEEDS[verb]))
     sys.stdout.flush()
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    os.execve(sys.executable, [sys.executable, "-m", f"pathclip.{verb}", *arguments], environment)
+    os.execve(sys.executable, [sys.executable, "-m", f"pathclip.{verb}", *arguments], own_code_only())
 
 
 def require_extra(extra: str, packages: Iterable[str]) -> None:

@@ -53,7 +53,8 @@ def command(
 
     opened = open_index(index)
     folder = model or _recorded_model(index, opened)
-    encoder = flags.open_model(folder, opened.model.get("precision", "auto"), threads, pictures=1)
+    precision, runtime = opened.model.get("precision", "auto"), _runtime(index, opened)
+    encoder = flags.open_model(folder, precision, threads, runtime, pictures=1)
     opened.require_model(encoder.folder.hash)
     if image is not None:
         from pathclip.runtime.images import require_utf8_name
@@ -84,3 +85,19 @@ def _recorded_model(path: Path, index: ExactIndex) -> Path:
             "name it: --model FOLDER"
         )
     return Path(recorded)
+
+
+def _runtime(path: Path, index: ExactIndex) -> str:
+    """The runtime that made the index: numbers of another are not quite the same.
+
+    Older indexes name none: for so few pictures 'auto' is onnxruntime, or torch where there is no ONNX.
+    """
+    from pathclip.runtime import openvino_encoder
+
+    recorded = str(index.model.get("runtime", "auto"))
+    if recorded == "openvino" and not openvino_encoder.works():
+        raise ModelFolderError(
+            f"{path}: it was made by OpenVINO, which does not work here: "
+            "pip install 'pathclip[openvino]', or index the pictures again"
+        )
+    return recorded

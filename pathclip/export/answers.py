@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathclip.evaluate.stats import Interval, bootstrap, group_index, group_sums, ratio
-from pathclip.export.verdict import Line, at_least, loss, widened
+from pathclip.export.verdict import Line, at_least, loss, unseen, widened
 from pathclip.runtime.encoder import normalise
 
 RESAMPLES = 2000
@@ -25,7 +25,7 @@ def mean_interval(values: NDArray[Any], groups: Sequence[str]) -> Interval:
 
 def share_interval(values: NDArray[np.bool_], groups: Sequence[str]) -> Interval:
     """Share of true values [n] and its 95 % interval over groups, by the rule of three if all are alike."""
-    return widened(mean_interval(values, groups), _count(groups), 0.0, 1.0)
+    return widened(mean_interval(values, groups), unseen(count(groups)), 0.0, 1.0)
 
 
 def class_vectors(rows: NDArray[Any], classes: NDArray[np.int64]) -> NDArray[Any]:
@@ -66,14 +66,19 @@ def agreement_line(
 
 
 def recall_line(
-    name: str, before: NDArray[np.bool_], after: NDArray[np.bool_], groups: Sequence[str], limit: float
+    name: str,
+    before: NDArray[np.bool_],
+    after: NDArray[np.bool_],
+    groups: Sequence[str],
+    limit: float,
+    remark: str = "",
 ) -> Line:
     """Share of queries that found a match in fp32 minus that in int8, of bool [n] each."""
     lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
     change = before.astype(np.float64) - after
-    interval = widened(mean_interval(change, groups), _count(groups), -1.0, 1.0)
+    interval = widened(mean_interval(change, groups), unseen(count(groups)), -1.0, 1.0)
     note = f"{before.mean():.3f} → {after.mean():.3f}; {lost} lost, {gained} gained"
-    return loss(name, interval, limit, len(before), note)
+    return loss(name, interval, limit, len(before), joined(note, remark))
 
 
 def accuracy_line(
@@ -84,7 +89,11 @@ def accuracy_line(
     limit: float,
     source: str,
 ) -> Line:
-    """Balanced accuracy of fp32 minus that of int8, of class numbers [n]; paired, over groups."""
+    """Balanced accuracy of fp32 minus that of int8, of class numbers [n]; paired, over groups.
+
+    Where nothing changed, the rule of three holds for each class by itself: one of few groups may lose much
+    that was not seen, and weighs as much as the others.
+    """
     one_hot = labels[:, None] == np.arange(int(labels.max()) + 1)
     answers = np.stack([before == labels, after == labels, np.ones(len(labels), bool)], axis=1)
     sums = group_sums((one_hot[:, :, None] & answers[:, None, :]).astype(np.float64), group_index(groups))
@@ -97,11 +106,19 @@ def accuracy_line(
     def lost(totals: NDArray[Any]) -> NDArray[Any]:
         return recall(totals, 0) - recall(totals, 1)
 
-    interval = widened(bootstrap(sums, lost, RESAMPLES, SEED), len(sums), -1.0, 1.0)
+    groups_of_class = (sums[..., 2] > 0).sum(axis=0)
+    reach = float(np.mean([unseen(int(one)) for one in groups_of_class if one]))
+    interval = widened(bootstrap(sums, lost, RESAMPLES, SEED), reach, -1.0, 1.0)
     first, second = (float(recall(sums.sum(axis=0), which)) for which in (0, 1))
     note = f"{first:.3f} → {second:.3f} on {source}"
     return loss("balanced accuracy lost", interval, limit, len(labels), note)
 
 
-def _count(groups: Sequence[str]) -> int:
+def joined(*parts: str) -> str:
+    """Remarks of a note, without the empty ones."""
+    return "; ".join(part for part in parts if part)
+
+
+def count(groups: Sequence[str]) -> int:
+    """How many different groups there are; one that is not known ('') counts for itself."""
     return int(group_index(groups).max(initial=-1)) + 1

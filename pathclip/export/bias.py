@@ -129,6 +129,7 @@ class Biases:
     """
 
     def __init__(self, quantised: Any) -> None:
+        self._graph = quantised.graph
         self._known = constants(quantised)
         self._writers = {name: node for node in quantised.graph.node for name in node.output}
         self._readers: dict[str, list[Any]] = {}
@@ -136,29 +137,49 @@ class Biases:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
 
+    def has(self, node: Any) -> bool:
+        """Whether `add` can change a bias of the layer; a product without a constant after it has none."""
+        name = self._bias(node)[1]
+        source = self._writers.get(name)
+        return name in self._known or (source is not None and source.op_type == "DequantizeLinear")
+
     def add(self, node: Any, shift: np.ndarray) -> int:
         """Adds to the bias of a Conv or Gemm, or to the constant added after a MatMul; 1 if there is one."""
         from onnx import numpy_helper
 
-        known, name = self._known, self._bias(node)
-        source = self._writers.get(name)
+        if not self.has(node):
+            return 0
+        known, (reader, name) = self._known, self._bias(node)
         if name in known:
-            tensor = known[name]
+            tensor = self._own(reader, name)
             values = (numpy_helper.to_array(tensor) + shift).astype(np.float32)
-        elif source is not None and source.op_type == "DequantizeLinear":
+        else:
+            source = self._writers[name]
             tensor = known[source.input[0]]
             scale = numpy_helper.to_array(known[source.input[1]]).astype(np.float64)
             moved = numpy_helper.to_array(tensor) + np.round(shift / scale)
             values = np.clip(moved, -(2.0**31), 2.0**31 - 1).astype(np.int32)
-        else:
-            return 0
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         return 1
 
-    def _bias(self, node: Any) -> str:
+    def _bias(self, node: Any) -> tuple[Any, str]:
+        """The node that reads the bias, and the bias's name; '' if there is none."""
         if node.op_type != "MatMul":
-            return str(node.input[2]) if len(node.input) > 2 else ""
+            return node, str(node.input[2]) if len(node.input) > 2 else ""
         adders = [after for after in self._readers.get(node.output[0], ()) if after.op_type == "Add"]
-        inputs = [name for after in adders for name in after.input if name in self._known]
-        names = [name for name in inputs if len(self._known[name].dims) == 1]
-        return names[0] if len(names) == 1 else ""
+        inputs = [(after, name) for after in adders for name in after.input if name in self._known]
+        found = [(after, name) for after, name in inputs if len(self._known[name].dims) == 1]
+        return found[0] if len(found) == 1 else (node, "")
+
+    def _own(self, reader: Any, name: str) -> Any:
+        """A constant that this node alone reads: exporters make one of equal ones, so it may need a copy."""
+        if len(self._readers[name]) == 1:
+            return self._known[name]
+        copy = self._graph.initializer.add()
+        copy.CopyFrom(self._known[name])
+        copy.name = f"{name}_of_{reader.name or reader.output[0]}"
+        reader.input[list(reader.input).index(name)] = copy.name
+        self._readers[name].remove(reader)
+        self._readers[copy.name] = [reader]
+        self._known[copy.name] = copy
+        return copy

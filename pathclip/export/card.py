@@ -173,12 +173,17 @@ def _gate(gate: Gate) -> list[str]:
         "|---|---|---|---|---|---|",
         *(_row(line) for line in gate.lines),
         "",
-        f"Measured on {gate.details.get('cpu', 'an unnamed CPU')} with held-out pairs; "
+        f"Measured on {gate.details.get('cpu', 'an unnamed CPU')} with held-out pairs{_held_out(gate)}; "
         "details in `gate.json`.",
         "",
         *(f"- {tower} tower: {entry['recipe']}." for tower, entry in recipes.items()),
         *([""] if recipes else []),
     ]
+
+
+def _held_out(gate: Gate) -> str:
+    source = (gate.details.get("held_out") or {}).get("source")
+    return f" of the {source}" if source else ""
 
 
 def _limits(scores: Sequence[Score]) -> list[str]:

@@ -14,14 +14,16 @@ from pathclip.config import build, check_values, output_folder
 from pathclip.errors import ConfigError, ModelFolderError
 from pathclip.export import prompts as class_prompts
 from pathclip.export.card import readme
-from pathclip.export.gate import ExportGateError, Gate, Thresholds, compare
+from pathclip.export.gate import TRAINED_ON, ExportGateError, Gate, Thresholds, compare
 from pathclip.export.labelled import labelled_by_pairs, labelled_by_task
 from pathclip.export.layers import layer_errors
 from pathclip.export.objective import ClassPrompts, Objective
 from pathclip.export.recipe import Recipe
-from pathclip.export.report import Exported, Sets, write_report
-from pathclip.export.samples import Samples, apart, read_calibration
+from pathclip.export.report import Exported, write_report
+from pathclip.export.report_sets import sets_of
+from pathclip.export.samples import Samples, text_samples
 from pathclip.export.search import Chosen, search
+from pathclip.export.sets import Wanted, draw_sets, folders_of
 from pathclip.export.tower import Tower
 from pathclip.model_folder import (
     PROMPT_EMBEDDINGS,
@@ -49,6 +51,7 @@ VALUES = {
     "keep_torch": bool,
     "force": bool,
     "calibration.shards": str | list[str] | None,
+    "calibration.held_out_shards": str | list[str] | None,
     "calibration.samples": int,
     "calibration.selection": int,
     "calibration.held_out": int,
@@ -102,15 +105,13 @@ def export(cfg: Any) -> ExportResult:
     classes, templates = class_prompts.named_classes(cfg, folder), class_prompts.templates(cfg, folder)
     prompts = class_prompts.gate_prompts(classes, templates, tokenizer)
 
-    shards = _shards(cfg, folder)
-    first = cfg.calibration.samples + cfg.calibration.selection
-    drawn, held_out = read_calibration(
-        shards, first, cfg.calibration.held_out, preprocess, tokenizer, seed=cfg.seed, limit=cfg.limit
-    )
-    calibration, selection = apart(drawn, len(drawn) * cfg.calibration.samples // first)
-    labelled = labelled_by_pairs(held_out, classes, templates, tokenizer)
+    wanted = _wanted(cfg, folder)
+    drawn = draw_sets(wanted, folder.card.get("training") or {}, preprocess, tokenizer)
+    calibration, selection, held_out = drawn.calibration, drawn.selection, drawn.held_out
+    source = f"held-out pairs{', ' + TRAINED_ON if drawn.trained_on else ''}"
+    labelled = labelled_by_pairs(held_out, classes, templates, tokenizer, source)
     for name, task in tasks.items():
-        labelled = labelled_by_task(name, task, cfg.task_limit, drawn, tokenizer)
+        labelled = labelled_by_task(name, task, cfg.task_limit, (calibration, selection), tokenizer)
 
     with tempfile.TemporaryDirectory(prefix="pathclip-export-") as name:
         work = Path(name)
@@ -118,10 +119,21 @@ def export(cfg: Any) -> ExportResult:
         asked = class_prompts.search_prompts(prompts, labelled)
         chosen = _chosen(cfg, folder, fp32, calibration, selection, recipe, asked, work)
         int8 = {tower: chosen[tower].quantised.file for tower in TOWERS}
-        details = {"recipes": {tower: _recipe(chosen[tower]) for tower in TOWERS}, "forced": cfg.force}
-        gate = compare(fp32, int8, held_out, thresholds, prompts, details, labelled)
+        # Without a search there is no choice that the prompts could have taken part in.
+        chosen_by = asked if cfg.search else None
+        fitted = [
+            calibration,
+            selection,
+            *([text_samples(chosen_by.tokens, preprocess)] if chosen_by else []),
+        ]
+        details = {
+            "recipes": {tower: _recipe(chosen[tower]) for tower in TOWERS},
+            "forced": cfg.force,
+            "held_out": {"source": drawn.source, "pairs": len(held_out), "note": drawn.note},
+        }
+        gate = compare(fp32, int8, held_out, thresholds, prompts, details, labelled, fitted, drawn.trained_on)
         layers = {tower: _layer_errors(chosen[tower], tower, selection) for tower in TOWERS}
-        sets = Sets(tuple(map(str, shards)), len(calibration), len(selection), len(held_out), labelled)
+        sets = sets_of(wanted.shards, drawn, labelled, chosen_by is not None)
         page = write_report(
             report, Exported(folder, out, gate, chosen, layers, sets, cfg.tolerance, cfg.seed)
         )
@@ -168,15 +180,24 @@ def _tasks(cfg: Any) -> dict[str, Any]:
     return {str(name): build(node, f"tasks.{name}") for name, node in cfg.tasks.items()}
 
 
-def _shards(cfg: Any, folder: ModelFolder) -> list[Path]:
-    """The folders that the config names, else those that the model was trained on."""
+def _wanted(cfg: Any, folder: ModelFolder) -> Wanted:
+    """Pairs from the folders that the config names, else from those that the model was trained on."""
     given = cfg.calibration.shards
     found = given if given is not None else (folder.card.get("training") or {}).get("shards")
     if not found:
         raise ConfigError(
             f"calibration.shards: {folder.path} does not record its training shards; name a folder of shards"
         )
-    return [Path(found)] if isinstance(found, str) else [Path(str(one)) for one in found]
+    sizes, held_out = cfg.calibration, cfg.calibration.held_out_shards
+    return Wanted(
+        sizes.samples,
+        sizes.selection,
+        sizes.held_out,
+        folders_of(found),
+        None if held_out is None else folders_of(held_out),
+        cfg.seed,
+        cfg.limit,
+    )
 
 
 def _fp32_towers(folder: ModelFolder, work: Path, preprocess: Preprocess) -> dict[str, Path]:
@@ -227,6 +248,7 @@ def _recipe(chosen: Chosen) -> dict[str, Any]:
                 **trial.fidelity.as_json(),
                 "stage": trial.stage,
                 "layers_in_fp32": len(trial.quantised.kept_fp32),
+                "unsafe_layers": trial.unsafe,
                 "speed": round(trial.speed, 3),
                 "bytes": trial.size,
             }

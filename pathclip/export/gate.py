@@ -5,7 +5,6 @@ How a figure is judged, and what its interval has to do with it, stands in `path
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,23 +19,30 @@ from pathclip.export.answers import (
     accuracy_line,
     agreement_line,
     class_vectors,
+    count,
     found_at,
+    joined,
     mean_interval,
     recall_line,
 )
-from pathclip.export.reference import check_layers
+from pathclip.export.captions import connected, judged_captions
+from pathclip.export.graph_lines import (
+    Both,
+    reference_line,
+    runtime_line,
+    saturation_line,
+    size_line,
+    speed_line,
+)
 from pathclip.export.samples import LabelledSamples, Samples, text_samples
-from pathclip.export.saturation import saturation
-from pathclip.export.session import embed, open_session
-from pathclip.export.verdict import Line, at_least, at_most
+from pathclip.export.session import embed
+from pathclip.export.verdict import Line, at_least
 from pathclip.runtime.cpu import cpu
 
 TOWERS = ("image", "text")
-SPEED_ROUNDS = 5
-RUNTIME_SAMPLES = 32
 # Fewer samples do not bound the 1 % quantile from below at 95 %: 0.99²⁹⁹ < 0.05.
 ENOUGH_FOR_WORST = 299
-NAMED = 3  # layers that a note names
+TRAINED_ON = "pairs the model was trained on"
 
 
 class ExportGateError(PathclipError):
@@ -50,14 +56,13 @@ class Thresholds:
     Attributes:
         image_cosine: mean cosine similarity to fp32 over the held-out images, at least.
         image_cosine_worst: the 1 % quantile of the same, at least.
-        text_cosine: as `image_cosine`, for the held-out captions.
+        text_cosine: as `image_cosine`, for the different held-out captions.
         text_cosine_worst: as `image_cosine_worst`.
         zero_shot_agreement: share of images with the same best class, at least.
         recall_drop: loss of R@10 on the held-out pairs, in each direction, at most.
         accuracy_drop: loss of balanced zero-shot accuracy on the labelled pictures, at most.
         runtime_cosine: mean cosine similarity, over samples, of the embeddings as onnxruntime rewrites and
-            runs the graph to those of the graph as it is written, at least.
-        runtime_cosine_worst: the least of the same, at least.
+            runs the graph to those of the graph as it is written, at least, unless both are as near to fp32.
         reference_differs: share of the quantised layers' outputs that are more than one step from exact
             integer arithmetic, at most.
         saturating_layers: layers whose weights saturate on CPUs without VNNI, at most.
@@ -72,7 +77,6 @@ class Thresholds:
     recall_drop: float = 0.03
     accuracy_drop: float = 0.01
     runtime_cosine: float = 0.999
-    runtime_cosine_worst: float = 0.995
     reference_differs: float = 0.0
     saturating_layers: float = 0.0
     size_ratio: float = 0.5
@@ -144,19 +148,6 @@ class Prompts:
         return np.repeat(np.arange(len(self.classes)), len(self.tokens) // len(self.classes))
 
 
-@dataclass(frozen=True, slots=True)
-class Both:
-    """Embeddings of the same samples by both precisions.
-
-    Attributes:
-        fp32: L2-normalised [n, d].
-        int8: the same samples.
-    """
-
-    fp32: NDArray[np.float32]
-    int8: NDArray[np.float32]
-
-
 def compare(
     fp32: Mapping[str, Path],
     int8: Mapping[str, Path],
@@ -165,6 +156,8 @@ def compare(
     prompts: Prompts | None = None,
     details: Mapping[str, Any] | None = None,
     labelled: LabelledSamples | None = None,
+    fitted: Sequence[Samples] = (),
+    trained_on: bool = False,
 ) -> Gate:
     """Measures every line of the gate.
 
@@ -176,6 +169,8 @@ def compare(
         prompts: of the classes to compare zero-shot answers on; those of `labelled` if none are given.
         details: what else goes into `gate.json`.
         labelled: pictures with classes, for balanced accuracy.
+        fitted: texts that ranges were read off or recipes chosen on; see `judged_captions`.
+        trained_on: the held-out pairs are pairs the model was trained on, which each line then says.
     """
 
     def both(tower: str, samples: Samples, what: str) -> Both:
@@ -184,43 +179,30 @@ def compare(
     # A picture whose group nobody knows is one of its own.
     groups = held_out.groups or ("",) * len(held_out)
     images, texts = both("image", held_out, "Held-out pictures"), both("text", held_out, "Held-out captions")
+    clusters, captions = connected(groups, held_out.texts), judged_captions(held_out, fitted)
+    rows = list(captions.rows)
+    alone = Both(texts.fp32[rows], texts.int8[rows])
+    own, remark = [clusters[row] for row in rows], TRAINED_ON if trained_on else ""
     lines = [
-        *_cosine_lines("image", images, groups, thresholds),
-        *_cosine_lines("text", texts, held_out.texts, thresholds),
-        *_answer_lines(both, images, held_out, prompts, labelled, thresholds),
-        *_recall_lines(images, texts, held_out.texts, thresholds.recall_drop),
-        _size_line(fp32, int8, thresholds.size_ratio),
+        *_cosine_lines("image", images, groups, count(groups), thresholds, remark),
+        *_cosine_lines("text", alone, own, len(own), thresholds, joined(captions.note, remark)),
+        *_answer_lines(both, images, held_out, prompts, labelled, thresholds, remark),
+        *_recall_lines(images, texts, held_out.texts, (groups, clusters), thresholds.recall_drop, remark),
+        size_line(fp32, int8, thresholds.size_ratio),
     ]
-    for tower, rows in (("image", images), ("text", texts)):
+    for tower, embedded in (("image", images), ("text", texts)):
         lines += [
-            _saturation_line(tower, int8[tower], thresholds.saturating_layers),
-            _reference_line(tower, int8[tower], held_out, thresholds.reference_differs),
-            *_runtime_lines(tower, int8[tower], held_out, rows.int8, thresholds),
+            saturation_line(tower, int8[tower], thresholds.saturating_layers),
+            reference_line(tower, int8[tower], held_out, thresholds.reference_differs),
+            runtime_line(tower, int8[tower], held_out, embedded, thresholds.runtime_cosine),
         ]
     lines += [speed_line(tower, fp32[tower], int8[tower], held_out) for tower in TOWERS]
     machine = cpu()
+    judged = {"distinct": captions.distinct, "fitted": captions.fitted, "judged": len(rows)}
     about = {"name": machine.name, "vnni": machine.vnni, "exact_u8s8": machine.exact_u8s8}
-    return Gate(tuple(lines), {**(details or {}), "cpu": machine.name, "cpu_features": about})
-
-
-def speed_line(tower: str, fp32: Path, int8: Path, samples: Samples) -> Line:
-    """Samples per second int8 over fp32 at batch 16, both timed in turn; for information only."""
-    feed = next(samples.feeds(tower))
-    sessions = [open_session(fp32), open_session(int8)]
-    times: list[list[float]] = [[], []]
-    for session in sessions:
-        session.run(None, feed)
-    for _ in range(SPEED_ROUNDS):
-        for session, taken in zip(sessions, times, strict=True):
-            start = time.perf_counter()
-            session.run(None, feed)
-            taken.append(time.perf_counter() - start)
-    slow, fast = (float(np.median(taken)) for taken in times)
-    n = len(next(iter(feed.values())))
-    note = f"{n / slow:.0f} → {n / fast:.0f} per second, onnxruntime on {cpu_name()}"
-    if slow <= fast:
-        note += "; no faster here, the gain is size alone"
-    return Line(f"{tower} speed, int8 / fp32", slow / fast, n=n, note=note)
+    return Gate(
+        tuple(lines), {"captions": judged, **(details or {}), "cpu": machine.name, "cpu_features": about}
+    )
 
 
 def cpu_name() -> str:
@@ -228,15 +210,19 @@ def cpu_name() -> str:
     return cpu().name
 
 
-def _cosine_lines(tower: str, rows: Both, groups: Sequence[str], thresholds: Thresholds) -> Iterator[Line]:
+def _cosine_lines(
+    tower: str, rows: Both, groups: Sequence[str], units: int, thresholds: Thresholds, remark: str
+) -> Iterator[Line]:
+    """Mean and 1 % worst over samples, of which so many units (groups, or texts) are independent."""
     cosine = (rows.fp32 * rows.int8).sum(axis=1)
     n, mean = len(cosine), mean_interval(cosine, groups)
     yield at_least(
-        f"{tower} cosine, mean", float(cosine.mean()), getattr(thresholds, f"{tower}_cosine"), n, "", mean
+        f"{tower} cosine, mean", float(cosine.mean()), getattr(thresholds, f"{tower}_cosine"), n, remark, mean
     )
-    few = f"of {n} samples; {ENOUGH_FOR_WORST} would bound it" if n < ENOUGH_FOR_WORST else ""
+    what = f"{n} texts" if tower == "text" else f"{n} samples of {units} groups"
+    few = f"of {what}; {ENOUGH_FOR_WORST} would bound it" if units < ENOUGH_FOR_WORST else ""
     worst, limit = float(np.quantile(cosine, 0.01)), getattr(thresholds, f"{tower}_cosine_worst")
-    yield at_least(f"{tower} cosine, 1 % worst", worst, limit, n, few)
+    yield at_least(f"{tower} cosine, 1 % worst", worst, limit, n, joined(few, remark))
 
 
 def _answer_lines(
@@ -246,13 +232,14 @@ def _answer_lines(
     prompts: Prompts | None,
     labelled: LabelledSamples | None,
     thresholds: Thresholds,
+    remark: str,
 ) -> Iterator[Line]:
     """Zero-shot agreement, and balanced accuracy where there are labels."""
     limit = thresholds.zero_shot_agreement
     if prompts is not None:
         rows = both("text", text_samples(prompts.tokens, held_out.preprocess), "Class prompts")
         before, after = _zero_shot(images, rows, prompts.prompt_classes)
-        yield agreement_line(before, after, held_out.groups or [""] * len(held_out), limit)
+        yield agreement_line(before, after, held_out.groups or [""] * len(held_out), limit, remark)
     if labelled is None:
         if prompts is None:
             yield Line("zero-shot agreement", None, note="no class prompts given: prompts.classes=[…]")
@@ -275,73 +262,26 @@ def _zero_shot(images: Both, prompts: Both, classes: NDArray[np.int64]) -> tuple
     return before, after
 
 
-def _recall_lines(images: Both, texts: Both, captions: Sequence[str], limit: float) -> Iterator[Line]:
-    """R@10 lost in each direction; what has the same caption is the same query, or a match as good."""
+def _recall_lines(
+    images: Both,
+    texts: Both,
+    captions: Sequence[str],
+    together: tuple[Sequence[str], Sequence[str]],
+    limit: float,
+    remark: str,
+) -> Iterator[Line]:
+    """R@10 lost in each direction; what has the same caption is the same query, or a match as good.
+
+    Intervals are over what stands or falls together: groups for pictures, groups linked by captions for
+    captions.
+    """
     names = np.array(captions)
     same = names[:, None] == names[None, :]
     directions = (
-        ("text→image", texts, images, captions),
-        ("image→text", images, texts, [""] * len(captions)),
+        ("text→image", texts, images, together[1]),
+        ("image→text", images, texts, together[0]),
     )
     for name, queries, gallery, groups in directions:
         before = found_at(queries.fp32, gallery.fp32, same)
         after = found_at(queries.int8, gallery.int8, same)
-        yield recall_line(f"{name} R@10 lost", before, after, groups, limit)
-
-
-def _size_line(fp32: Mapping[str, Path], int8: Mapping[str, Path], limit: float) -> Line:
-    before, after = (sum(file.stat().st_size for file in files.values()) for files in (fp32, int8))
-    note = f"{before / 1e6:.1f} MB → {after / 1e6:.1f} MB"
-    return at_most("size, int8 / fp32", after / before, limit, note=note)
-
-
-def _saturation_line(tower: str, int8: Path, limit: float) -> Line:
-    name = f"{tower} layers that saturate without VNNI"
-    layers = saturation(int8)
-    if not layers:
-        return Line(name, None, note="no layer runs in integers")
-    unsafe = [layer for layer in layers if not layer.safe]
-    note = f"of {len(layers)} layers that run in integers"
-    if unsafe:
-        worst = max(layer.worst for layer in unsafe)
-        named = ", ".join(layer.name for layer in unsafe[:NAMED]) + (", …" if len(unsafe) > NAMED else "")
-        note += (
-            f": {named}; two products may add up to {worst}, over 32767, and CPUs without VNNI cut that off "
-            "silently: take recipe.weight_bits=7"
-        )
-        if any(layer.rewritten for layer in unsafe):
-            note += "; onnxruntime quantises some that the file keeps in fp32"
-    return at_most(name, float(len(unsafe)), limit, len(layers), note)
-
-
-def _reference_line(tower: str, int8: Path, held_out: Samples, limit: float) -> Line:
-    """Quantised layers as this machine's onnxruntime computes them, beside exact integers."""
-    name = f"{tower} outputs off the integer reference"
-    checks = check_layers(int8, tower, held_out)
-    outputs = sum(check.outputs for check in checks)
-    if not outputs:
-        return Line(name, None, note="no layer runs in integers")
-    wrong = [check for check in checks if check.differ]
-    note = f"{len(checks)} layers, {outputs} outputs, largest difference "
-    note += f"{max(check.largest for check in checks):.3g} steps"
-    if wrong:
-        note += ": " + ", ".join(check.name for check in wrong[:NAMED])
-    return at_most(name, sum(check.differ for check in wrong) / outputs, limit, outputs, note)
-
-
-def _runtime_lines(
-    tower: str, int8: Path, held_out: Samples, as_run: NDArray[np.float32], thresholds: Thresholds
-) -> list[Line]:
-    """The graph as onnxruntime rewrites and fuses it, beside the graph as it is written.
-
-    onnxruntime's optimiser quantises float weights that stand between quantised tensors, per tensor and
-    with 8 bits (its WeightBiasQuantization), so a layer kept in fp32 may not be in fp32 when it runs. What is
-    left where all is well are values that lie on the border of two steps and fall to either side.
-    """
-    few = held_out.part(0, RUNTIME_SAMPLES)
-    cosine = (as_run[: len(few)] * embed(int8, tower, few, optimise=False)).sum(axis=1)
-    name = f"{tower} cosine to the graph as written"
-    return [
-        at_least(f"{name}, mean", float(cosine.mean()), thresholds.runtime_cosine, len(few)),
-        at_least(f"{name}, least", float(cosine.min()), thresholds.runtime_cosine_worst, len(few)),
-    ]
+        yield recall_line(f"{name} R@10 lost", before, after, groups, limit, remark)

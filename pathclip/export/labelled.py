@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
+from pathclip.curate.images import perceptual_hashes
 from pathclip.errors import ConfigError, DataError
 from pathclip.evaluate.classification.zeroshot import check_prompts
 from pathclip.evaluate.classification.zeroshot_task import ZeroShot, class_numbers
 from pathclip.evaluate.datasets import LabelledImages
+from pathclip.evaluate.leaks import FLAT, LEAST_BITS, find_leak
 from pathclip.export.samples import LabelledSamples, Samples
 from pathclip.progress import track
 from pathclip.runtime.classify import TEMPLATES, fill
 from pathclip.runtime.preprocess import Preprocess, open_image
 from pathclip.runtime.tokenizer import Tokenizer
+from pathclip.train.training_pictures import from_hashes
+
+TEST_PICTURES = "test pictures of the task, not validation"
 
 
 def labelled_by_task(
-    name: str, task: object, limit: int, calibration: Samples, tokenizer: Tokenizer
+    name: str, task: object, limit: int, fitted: Sequence[Samples], tokenizer: Tokenizer
 ) -> LabelledSamples:
-    """The validation pictures of a zero-shot task, else those it tests on, without those of the calibration.
+    """The validation pictures of a zero-shot task, else those it tests on, without what was calibrated on.
+
+    Left out are pictures of a group that was, and those that are, or nearly are, one that was, in any flip or
+    rotation, as the tower sees them; see `pathclip.evaluate.leaks`.
 
     Args:
         name: of the task.
         task: as `task=…` builds it.
         limit: pictures at most, the classes in turn.
-        calibration: pairs that recipes are fitted and chosen on.
+        fitted: sets of pairs that ranges are read off and recipes chosen on; at least one.
         tokenizer: of the model.
 
     Raises:
@@ -47,11 +58,14 @@ def labelled_by_task(
         numbers = class_numbers(images, list(classes))
     except DataError as error:
         raise DataError(f"task {name}: {error}") from None
-    pixels = _pixels(images, calibration.preprocess, name)
-    known = {one.tobytes() for one in calibration.pixels}
-    kept = [number for number, one in enumerate(pixels) if one.tobytes() not in known]
+    pixels = _pixels(images, fitted[0].preprocess, name)
+    groups = {group for part in fitted for group in part.groups if group}
+    seen = _seen(pixels, np.concatenate([part.pixels for part in fitted]))
+    kept = [i for i, group in enumerate(images.groups) if not seen[i] and group not in groups]
     if not kept:
-        raise DataError(f"task {name}: all its pictures are among the calibration pairs; name another")
+        raise DataError(
+            f"task {name}: all its pictures, or their groups, are among the calibration pairs; name another"
+        )
     prompts, owners = prompt_texts(classes, task.templates or TEMPLATES)
     return LabelledSamples(
         pixels[kept],
@@ -60,13 +74,17 @@ def labelled_by_task(
         tuple(classes),
         tokenizer(prompts),
         np.array(owners, np.int64),
-        calibration.preprocess,
-        f"task {name}, {images.split} pictures",
+        fitted[0].preprocess,
+        f"task {name}, validation pictures" if task.dataset.validation else f"task {name}, {TEST_PICTURES}",
     )
 
 
 def labelled_by_pairs(
-    held_out: Samples, classes: Sequence[str], templates: Sequence[str], tokenizer: Tokenizer
+    held_out: Samples,
+    classes: Sequence[str],
+    templates: Sequence[str],
+    tokenizer: Tokenizer,
+    source: str = "held-out pairs",
 ) -> LabelledSamples | None:
     """The held-out pairs whose shards name their class; None unless there are two classes that all have some.
 
@@ -75,6 +93,7 @@ def labelled_by_pairs(
         classes: names to be told apart; none takes every label there is.
         templates: sentences with `{}` for the class.
         tokenizer: of the model.
+        source: of the pairs, for people.
     """
     found = Counter(label for label in held_out.labels if label)
     names = tuple(classes) or tuple(sorted(found))
@@ -91,7 +110,7 @@ def labelled_by_pairs(
         tokenizer(prompts),
         np.array(owners, np.int64),
         part.preprocess,
-        "held-out pairs",
+        source,
     )
 
 
@@ -116,6 +135,19 @@ def prompt_texts(
             prompts += [fill(template, word) for template in templates]
             owners += [number] * len(templates)
     return prompts, owners
+
+
+def _seen(pixels: NDArray[np.uint8], known: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which pictures [n, h, w, 3] are, or nearly are, one of the known [m, h, w, 3]: bool [n]."""
+    hashes = np.array([perceptual_hashes(Image.fromarray(one)) for one in pixels], np.uint64)
+    theirs = [perceptual_hashes(Image.fromarray(one))[0] for one in known]
+    telling = np.bitwise_count(hashes[:, 0]) >= LEAST_BITS
+    telling &= pixels.std(axis=(1, 2)).mean(axis=1) >= FLAT  # a blank tile is near to any other
+    return find_leak(from_hashes(_digests(known), theirs), _digests(pixels), hashes, telling).mask
+
+
+def _digests(pixels: NDArray[np.uint8]) -> list[str]:
+    return [hashlib.sha256(one.tobytes()).hexdigest() for one in pixels]
 
 
 def _pixels(images: LabelledImages, preprocess: Preprocess, name: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ Feeds = Callable[[], Iterable[Mapping[str, np.ndarray]]]
 
 
 def second_moments(
-    graph: Path, model: Any, nodes: Sequence[Any], feeds: Feeds, centred: bool
+    graph: Path, model: Any, nodes: Sequence[Any], feeds: Feeds, centred: Collection[str]
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """The layers one by one, each with the mean of x xᵀ over rows x of its input.
 
@@ -26,8 +26,8 @@ def second_moments(
         model: the same, loaded.
         nodes: Conv, MatMul and Gemm of it, with constant weights.
         feeds: gives the calibration batches, anew at each call.
-        centred: take the mean of x away first: of a layer whose bias is corrected afterwards the
-            error's mean does not matter.
+        centred: names of nodes of whose x the mean is taken away first: of a layer whose bias is corrected
+            afterwards the error's mean does not matter.
 
     Yields:
         (node, float32 [groups, k, k]), k being the weights of one output channel.
@@ -48,7 +48,7 @@ def second_moments(
             count, total, products = sums.pop(node.name)
             mean = total / count
             moments = products / count
-            if centred:
+            if node.name in centred:
                 moments = moments - mean[:, :, None] * mean[:, None, :]
             yield node, moments.astype(np.float32)
 

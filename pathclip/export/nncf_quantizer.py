@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import logging
 import sys
@@ -40,6 +41,9 @@ def quantize_with_nncf(
 ) -> Quantised:
     """Quantises a prepared fp32 graph with NNCF: its ranges, its SmoothQuant, its fast bias correction.
 
+    NNCF smooths transformers alone (`smooths`). Its ranges are read off every place of a text, padding too,
+    where those of `measure` are of words alone; its percentile is the mean over samples of each one's own.
+
     Args:
         graph: from `prepare` or `equalise`; not smoothed, as NNCF does that.
         file: where the int8 graph goes.
@@ -72,7 +76,7 @@ def quantize_with_nncf(
                 nncf.Dataset(singles),
                 subset_size=len(singles),
                 fast_bias_correction=True,
-                model_type=nncf.ModelType.TRANSFORMER if _is_transformer(model) else None,
+                model_type=nncf.ModelType.TRANSFORMER if smooths(model) else None,
                 ignored_scope=nncf.IgnoredScope(names=list(reasons)) if reasons else None,
                 advanced_parameters=_parameters(recipe),
             )
@@ -214,6 +218,21 @@ def _exact(node: Any, floats: Mapping[str, Any], old: np.ndarray, step: float) -
     return exact if np.abs(exact - old).max() <= step else old
 
 
+def _range(recipe: Recipe) -> Any:
+    """How NNCF reads a range; 'percentile' cuts equally much from both ends, as in `value_range`."""
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    estimator = getattr(RangeEstimatorParametersSet, RANGES[recipe.calibration])
+    if recipe.calibration != "percentile":
+        return estimator
+    outside = (100.0 - recipe.percentile) / 200.0
+    return dataclasses.replace(
+        estimator,
+        min=dataclasses.replace(estimator.min, quantile_outlier_prob=outside),
+        max=dataclasses.replace(estimator.max, quantile_outlier_prob=outside),
+    )
+
+
 def _parameters(recipe: Recipe) -> Any:
     from nncf.common.quantization.structs import QuantizationScheme
     from nncf.quantization.advanced_parameters import (
@@ -222,7 +241,6 @@ def _parameters(recipe: Recipe) -> Any:
         OverflowFix,
         QuantizationParameters,
     )
-    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     return AdvancedQuantizationParameters(
         # Half the range for weights: the same as 7 bits, but not for all; `halve_weights` does the others.
@@ -233,12 +251,17 @@ def _parameters(recipe: Recipe) -> Any:
             mode=QuantizationScheme.ASYMMETRIC, per_channel=False
         ),
         weights_quantization_params=QuantizationParameters(per_channel=recipe.per_channel),
-        activations_range_estimator_params=getattr(RangeEstimatorParametersSet, RANGES[recipe.calibration]),
+        activations_range_estimator_params=_range(recipe),
         smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=recipe.smoothing or -1),
     )
 
 
-def _is_transformer(model: Any) -> bool:
+def smooths(model: Any) -> bool:
+    """Whether NNCF smooths this graph: it must be told that it is a transformer, by its layer norms.
+
+    Args:
+        model: the fp32 graph, loaded.
+    """
     return any(node.op_type == "LayerNormalization" for node in model.graph.node)
 
 

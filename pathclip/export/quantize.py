@@ -189,10 +189,7 @@ def _quantise_static(
             weight_type=QuantType.QInt8,
             nodes_to_exclude=kept,
             calibration_cache_path=str(cache),
-            extra_options={
-                "MatMulConstBOnly": True,
-                "OpTypesToExcludeOutputQuantization": list(FLOAT_OUTPUTS),
-            },
+            extra_options={"OpTypesToExcludeOutputQuantization": list(FLOAT_OUTPUTS)},
         )
 
 

@@ -34,14 +34,16 @@ class Recipe:
         bias_correction: cancels the mean shift that rounding the weights causes (Nagel et al. 2019,
             arXiv:1906.04721, section 4.2).
         smoothing: moves outlier channels from activations into weights of matrix products, with this
-            exponent in [0, 1) (SmoothQuant, Xiao et al. 2023, arXiv:2211.10438); 0 leaves it out.
+            exponent in [0, 1) (SmoothQuant, Xiao et al. 2023, arXiv:2211.10438); 0 leaves it out. Of 'nncf'
+            for transformers alone.
         equalisation: evens out the weights' ranges of two convolutions that follow each other (Nagel et
             al. 2019, section 4.1); not across a capped ReLU, which such scaling would change.
         rounding: of weights: 'nearest', or 'adaround', which rounds each up or down so that the layer's
             output changes least (Nagel et al. 2020, arXiv:2004.10568); slow, for minutes on a large tower.
         keep_fp32: layers that stay in fp32: 'stem' (the first convolution and the depthwise one after
             it), 'depthwise' (all), or the beginning of node names.
-        operators: ONNX operators that are quantised; of 'onnxruntime' alone.
+        operators: ONNX operators that are quantised; of 'onnxruntime' alone. With MatMul that is the products
+            of two activations in attention too, uint8 by uint8.
         quantizer: whose graph is taken: 'onnxruntime', or 'nncf' (its own smoothing and bias correction).
     """
 

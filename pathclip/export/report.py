@@ -15,16 +15,16 @@ from pathclip import __version__, atomic
 from pathclip.evaluate import reporting
 from pathclip.evaluate.reporting.provenance import package_versions
 from pathclip.evaluate.reporting.report import html_table, without_nan
-from pathclip.export.gate import Gate
+from pathclip.export.gate import TRAINED_ON, Gate
 from pathclip.export.layers import LayerError
+from pathclip.export.pareto import EQUALLY_FAST
 from pathclip.export.plots import decibel_text, layer_plot, pareto_plot
-from pathclip.export.samples import LabelledSamples
+from pathclip.export.report_sets import PROMPTS_CHOSE, Sets, captions_said, shared_said, source_said
 from pathclip.export.search import Chosen
 from pathclip.export.verdict import Line
 from pathclip.model_folder import ModelFolder
 from pathclip.page import Section, page
 from pathclip.runtime.cpu import Cpu, cpu
-from pathclip.shards.reader import data_hash
 
 SCHEMA_VERSION = 1
 MOST_SENSITIVE = 10  # layers in the table; report.json has all
@@ -34,36 +34,6 @@ FEATURES = (
     *("asimddp", "i8mm"),
 )
 _HASH = 16  # digits that are shown
-
-
-@dataclass(frozen=True, slots=True)
-class Sets:
-    """What was calibrated, chosen and judged on.
-
-    Attributes:
-        shards: folders that the pairs were drawn from.
-        calibration: pairs that ranges were read off.
-        selection: pairs that recipes were compared on.
-        held_out: pairs of the gate.
-        labelled: labelled pictures of the gate, if there were any.
-    """
-
-    shards: tuple[str, ...]
-    calibration: int
-    selection: int
-    held_out: int
-    labelled: LabelledSamples | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Counts and hashes."""
-        return {
-            "shards": [{"folder": Path(one).name, "data_hash": data_hash(one)} for one in self.shards],
-            "calibration": self.calibration,
-            "selection": self.selection,
-            "held_out": self.held_out,
-            "labelled": len(self.labelled) if self.labelled else 0,
-            "labelled_source": self.labelled.source if self.labelled else "",
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +98,7 @@ def report_json(exported: Exported) -> dict[str, Any]:
 def sentences(exported: Exported) -> list[str]:
     """What it comes to, in plain words: the gate, the size, and the speed of each tower."""
     gate = exported.gate
-    failed = sum(line.passed is False for line in gate.lines)
-    said = ["The gate passed." if gate.passed else f"The gate failed: {failed} of its limits do not hold."]
+    said = [_verdict_sentence(gate)]
     if (size := _line(gate, "size, int8 / fp32")) and size.value:
         said.append(f"The int8 towers take {size.value:.0%} of the bytes of fp32 ({size.note}).")
     for tower, chosen in exported.chosen.items():
@@ -137,11 +106,25 @@ def sentences(exported: Exported) -> list[str]:
         speed = line.value if line and line.value is not None else chosen.trial.speed
         said.append(
             f"The {tower} tower runs {speed:.2f} times as fast as fp32 in onnxruntime on this CPU."
-            if speed > 1
+            if speed >= 1 + EQUALLY_FAST
             else f"The {tower} tower is no faster than fp32 on this CPU ({speed:.2f} times); "
             "the gain is size alone."
         )
     return said
+
+
+def _verdict_sentence(gate: Gate) -> str:
+    """Passed or failed, and how much of it was not proven or not measured."""
+    failed = sum(line.passed is False for line in gate.lines)
+    unproven = sum(line.proven is False for line in gate.lines)
+    missing = sum(line.value is None for line in gate.lines)
+    open_ = [
+        f"{n} of its lines {'is' if n == 1 else 'are'} not {what}"
+        for n, what in ((unproven, "proven"), (missing, "measured"))
+        if n
+    ]
+    said = "The gate passed" if gate.passed else f"The gate failed: {failed} of its limits do not hold"
+    return f"{said}; {' and '.join(open_)}." if open_ else f"{said}."
 
 
 def machine(found: Cpu) -> dict[str, Any]:
@@ -174,6 +157,7 @@ def _tower_json(exported: Exported, tower: str) -> dict[str, Any]:
         "failed": dict(chosen.failed),
         "seconds": round(chosen.seconds, 1),
         "sensitivities": [asdict(one) for one in chosen.sensitivities],
+        "layers_to_measure": chosen.layers,
         "layer_errors": [asdict(one) for one in exported.layers[tower]],
     }
 
@@ -187,7 +171,7 @@ def _lead(exported: Exported) -> str:
 
 
 def _sections(exported: Exported) -> list[Section]:
-    sections = [_gate_section(exported.gate)]
+    sections = [_gate_section(exported.gate, exported.sets)]
     for tower, chosen in exported.chosen.items():
         sections.append(_search_section(tower, chosen, exported.tolerance))
         sections.append(_layer_section(tower, chosen, exported.layers[tower]))
@@ -195,7 +179,7 @@ def _sections(exported: Exported) -> list[Section]:
     return sections
 
 
-def _gate_section(gate: Gate) -> Section:
+def _gate_section(gate: Gate, sets: Sets) -> Section:
     rows = [
         [
             escape(line.name),
@@ -210,8 +194,9 @@ def _gate_section(gate: Gate) -> Section:
     ]
     table = html_table(["", "", "value", "95 % interval", "limit", "n", "note"], rows, plain=2)
     caption = (
-        "On held-out samples that no range was read off and no recipe chosen by; speeds are for information."
-    )
+        "On held-out pairs whose groups no range was read off and no recipe chosen by"
+        f"{': ' + TRAINED_ON if sets.trained_on else ''}; speeds are for information. {captions_said(gate)}"
+    ).strip()
     return Section("int8 against fp32", f'<div class="gate">{table}</div>', caption)
 
 
@@ -270,7 +255,8 @@ def _layer_section(tower: str, chosen: Chosen, layers: Sequence[LayerError]) -> 
             for one in chosen.sensitivities[:MOST_SENSITIVE]
         ]
         table = html_table(["quantised alone", "operator", "cosine lost"], rows, plain=2)
-        html += f"<details><summary>What single layers cost</summary>{table}</details>"
+        measured = f"{len(chosen.sensitivities)} of {chosen.layers} measured"
+        html += f"<details><summary>What single layers cost ({measured})</summary>{table}</details>"
     known = [one.snr_db for one in layers if math.isfinite(one.snr_db)]
     last = f" The last layer has {known[-1]:.1f} dB." if known else ""
     caption = (
@@ -295,8 +281,10 @@ def _provenance_section(exported: Exported) -> Section:
         (
             "pairs",
             f"{data['calibration']} for ranges, {data['selection']} for the choice, {data['held_out']} held "
-            f"out; no group in two of them; seed {exported.seed}",
+            f"out; {shared_said(exported.sets.shared_groups)}; seed {exported.seed}",
         ),
+        *((("held out", source_said(exported.sets)),) if exported.sets.source else ()),
+        *((("choice", PROMPTS_CHOSE),) if exported.sets.prompts_chose else ()),
         *((("labelled", labelled),) if labelled else ()),
         (
             "CPU",

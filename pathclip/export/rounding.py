@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pathclip.export.bias import Biases
 from pathclip.export.moments import Feeds, second_moments
 from pathclip.export.prepare import attribute, constants, weighted
 from pathclip.progress import track
@@ -32,7 +33,7 @@ class AdaRound:
         graph: the fp32 graph.
         feeds: gives the calibration batches, anew at each call.
         bits: 7 or 8; 7 keeps integers within [-64, 64].
-        centred: biases are corrected afterwards.
+        centred: biases are corrected afterwards, where a layer has one.
     """
 
     graph: Path
@@ -54,7 +55,10 @@ class AdaRound:
         floats, integers = constants(model), constants(quantised)
         new = [node for node in weighted(model) if node.name in sources and node.name not in self._found]
         steps = iterations([_operations(node, floats) for node in new])
-        layers = second_moments(self.graph, model, new, self.feeds, self.centred)
+        biases = Biases(quantised)
+        # A layer without a bias keeps its error's mean, which must then count.
+        corrected = {node.name for node in quantised.graph.node if self.centred and biases.has(node)}
+        layers = second_moments(self.graph, model, new, self.feeds, corrected)
         for node, moments in track(layers, "Rounding weights", total=len(new)):
             exact = numpy_helper.to_array(floats[node.input[1]]).astype(np.float32)
             source = sources[node.name]

@@ -1,4 +1,4 @@
-"""Calibration and held-out samples for an export, from training shards."""
+"""Pairs for an export: drawn from shards, and divided into sets that share no group."""
 
 from __future__ import annotations
 
@@ -145,9 +145,8 @@ def read_calibration(
     Raises:
         DataError: fewer than 8 pairs for one of the sets, a malformed shard or an unreadable image.
     """
-    pool = POOL * (samples + held_out)
-    drawn = draw_pairs(shards, min(pool, limit or pool), seed)
-    sides = apart_by_group([_group(sample) for sample in drawn], samples, held_out)
+    drawn = draw_pool(shards, samples + held_out, seed, limit)
+    sides = apart_by_group([group_of(sample) for sample in drawn], samples, held_out)
     first, second = ([drawn[number] for number in numbers] for numbers in sides)
     if len(first) < LEAST or len(second) < LEAST:
         raise DataError(
@@ -155,48 +154,44 @@ def read_calibration(
             f"groups to judge on; at least {LEAST} of each are needed. Name others: calibration.shards=…"
         )
     return (
-        _as_arrays(first, preprocess, tokenizer, "calibration pairs"),
-        _as_arrays(second, preprocess, tokenizer, "held-out pairs"),
+        as_arrays(first, preprocess, tokenizer, "calibration pairs"),
+        as_arrays(second, preprocess, tokenizer, "held-out pairs"),
     )
 
 
-def apart(samples: Samples, first: int) -> tuple[Samples, Samples]:
-    """Two parts that share no group: about `first` samples to read ranges off, the rest to choose by.
+def apart_by_group(groups: Sequence[str], *wanted: int) -> tuple[list[int], ...]:
+    """Sets of samples of which no two share a group; where there are too few, all are short, once each has 8.
 
-    Args:
-        samples: with their groups.
-        first: samples of the first part; at least one.
-
-    Returns:
-        Both parts; all samples twice if one group holds them all.
-    """
-    groups = samples.groups or tuple(map(str, range(len(samples))))
-    used, rest = apart_by_group(groups, first, max(1, len(samples) - first))
-    return (samples.take(used), samples.take(rest)) if rest else (samples, samples)
-
-
-def apart_by_group(groups: Sequence[str], first: int, second: int) -> tuple[list[int], list[int]]:
-    """Two sets of samples that share no group; where there are too few, both are short alike.
-
-    Each group goes to the set that has the smaller part of what it wants, so that a set holds pairs of many
+    Each group goes to the set that has the smallest part of what it wants, so that a set holds pairs of many
     groups rather than all of a few.
 
     Args:
         groups: of each sample, in random order.
-        first: samples that the first set wants, at most.
-        second: likewise.
+        wanted: samples that each set wants, at most; none of them 0.
 
     Returns:
-        Numbers of the samples of both sets, in their order.
+        Numbers of the samples of each set, in their order.
     """
-    wanted, filled = (first, second), [0, 0]
+    sets = range(len(wanted))
+    filled = [0 for _ in sets]
     side: dict[str, int] = {}
+
+    def served(one: int) -> tuple[bool, float]:
+        return filled[one] >= min(LEAST, wanted[one]), filled[one] / wanted[one]
+
     # The largest first: what comes late evens out what came before.
     for group, size in Counter(groups).most_common():
-        side[group] = min((0, 1), key=lambda one: filled[one] / wanted[one])
+        side[group] = min(sets, key=served)
         filled[side[group]] += size
-    sets = tuple([number for number, group in enumerate(groups) if side[group] == one] for one in (0, 1))
-    return sets[0][:first], sets[1][:second]
+    return tuple(
+        [number for number, group in enumerate(groups) if side[group] == one][: wanted[one]] for one in sets
+    )
+
+
+def draw_pool(folders: Sequence[Path], count: int, seed: int = 0, limit: int | None = None) -> list[Sample]:
+    """A random sample of four times as many pairs as are needed, `limit` at most; see `draw_pairs`."""
+    pool = POOL * count
+    return draw_pairs(folders, min(pool, limit or pool), seed)
 
 
 def draw_pairs(folders: Sequence[Path], count: int, seed: int = 0) -> list[Sample]:
@@ -245,11 +240,17 @@ def _pairs_at(path: Path, offsets: set[int]) -> dict[int, Sample]:
     return found
 
 
-def _group(sample: Sample) -> str:
+def group_of(sample: Sample) -> str:
+    """What must not be split: the group that the shard names, else the pair itself."""
     return str(sample.meta.get("group") or sample.key)
 
 
-def _as_arrays(found: Sequence[Sample], preprocess: Preprocess, tokenizer: Tokenizer, what: str) -> Samples:
+def as_arrays(found: Sequence[Sample], preprocess: Preprocess, tokenizer: Tokenizer, what: str) -> Samples:
+    """Pairs as the towers see them; `what` they are stands beside the bar.
+
+    Raises:
+        DataError: an unreadable picture.
+    """
     pixels, texts, groups, labels = [], [], [], []
     for sample in track(found, f"Reading {what}"):
         try:
@@ -257,6 +258,6 @@ def _as_arrays(found: Sequence[Sample], preprocess: Preprocess, tokenizer: Token
         except DataError as error:
             raise DataError(f"sample '{sample.key}': {error}") from error
         texts.append(sample.text)
-        groups.append(_group(sample))
+        groups.append(group_of(sample))
         labels.append(str(sample.meta.get("label") or ""))
     return Samples(np.stack(pixels), tokenizer(texts), tuple(texts), preprocess, tuple(groups), tuple(labels))

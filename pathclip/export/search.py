@@ -1,8 +1,8 @@
 """The recipe search of one tower: a few stages, each of which varies one thing about the best recipe so far.
 
 Every candidate is judged on the selection set (`objective`) and timed against fp32 (`speed`). The one taken
-is the fastest of those nearly as faithful as the best (`pareto.choose`); the held-out set of the gate has no
-part in it.
+is the fastest of those nearly as faithful as the best (`pareto.choose`), among those that cannot saturate on
+CPUs without VNNI, if there are any; the held-out set of the gate has no part in it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pathlib import Path
 
 from pathclip.errors import PathclipError
 from pathclip.export.objective import Fidelity, Objective
-from pathclip.export.pareto import choose, front
+from pathclip.export.pareto import best, choose, front
 from pathclip.export.quantize import Quantised
 from pathclip.export.recipe import Recipe
 from pathclip.export.samples import BATCH
+from pathclip.export.saturation import saturation
 from pathclip.export.sensitivity import Sensitivity, sensitivities
 from pathclip.export.speed import speed_ratio
 from pathclip.export.stages import Mode, stages
@@ -37,11 +38,12 @@ class Trial:
 
     Attributes:
         stage: of the search.
-        recipe: what was tried.
+        recipe: what was tried, without what has no hold on the tower.
         quantised: its int8 graph and the layers that stayed in fp32; the file is gone if others beat it.
         fidelity: on the selection set.
         speed: samples per second over those of fp32, onnxruntime, batch 16.
         size: bytes of the int8 file.
+        unsafe: layers whose 16-bit sums can saturate on a CPU without VNNI.
     """
 
     stage: str
@@ -50,17 +52,23 @@ class Trial:
     fidelity: Fidelity
     speed: float
     size: int
+    unsafe: int = 0
 
     @property
     def faithful(self) -> float:
         """Fidelity as one number."""
         return self.fidelity.value
 
+    @property
+    def safe(self) -> bool:
+        """Whether no layer can saturate."""
+        return not self.unsafe
+
     def describe(self) -> str:
-        """The recipe in words, with the number of layers in fp32."""
+        """The recipe in words, with the number of layers in fp32 and of those that can saturate."""
         kept = len(self.quantised.kept_fp32)
-        layers = "1 layer" if kept == 1 else f"{kept} layers"
-        return self.recipe.describe() + (f", {layers} in fp32" if kept else "")
+        said = self.recipe.describe() + (f", {_layers(kept)} in fp32" if kept else "")
+        return said + (f", {_layers(self.unsafe)} unsafe without VNNI" if self.unsafe else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,7 @@ class Chosen:
         number: of the one taken.
         fp32: the graph it was made of; its nodes have the names of the int8 graph's.
         sensitivities: cost of each layer alone, the costliest first; empty where none was measured.
+        layers: that there were to measure; more than `sensitivities` has if time was over before.
         failed: candidates that could not be made: recipe in words → why.
         seconds: that the search took.
     """
@@ -82,6 +91,7 @@ class Chosen:
     sensitivities: tuple[Sensitivity, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    layers: int = 0
 
     @property
     def trial(self) -> Trial:
@@ -127,21 +137,19 @@ def search(
     """
     started = time.monotonic()
     run = _Search(tower, objective, started + seconds)
-    best = run.attempt("base", base)
-    assert best is not None, "the first candidate is always made"
+    run.attempt("base", base)
     found: tuple[Sensitivity, ...] = ()
+    layers = 0
     if mode:
         for stage, vary in stages(mode, run.operators):
-            for recipe in vary(best.recipe):
-                trial = run.attempt(stage, recipe)
-                if trial is not None and trial.faithful > best.faithful:
-                    best = trial
-        if mode == "full" or best.fidelity.loss > tolerance:
-            found = _return_to_fp32(run, best, MOST_RETURNED[mode])
+            for recipe in vary(run.best.recipe):
+                run.attempt(stage, recipe)
+        if mode == "full" or run.best.fidelity.loss > tolerance:
+            found, layers = _return_to_fp32(run, run.best, MOST_RETURNED[mode])
     number = choose(run.trials, tolerance)
     taken = run.trials[number].recipe
     spent = time.monotonic() - started
-    return Chosen(tuple(run.trials), number, tower.graph(taken), found, run.failed, spent)
+    return Chosen(tuple(run.trials), number, tower.graph(taken), found, run.failed, spent, layers)
 
 
 class _Search:
@@ -157,6 +165,11 @@ class _Search:
         self._tried: set[tuple[str, tuple[str, ...]]] = set()
         self._made: set[str] = set()
         self._speeds: dict[tuple[str, ...], float] = {}
+
+    @property
+    def best(self) -> Trial:
+        """What the next stage starts from; it lies on the front, so its file is there."""
+        return self.trials[best(self.trials)]
 
     def attempt(self, stage: str, recipe: Recipe, keep: Mapping[str, str] | None = None) -> Trial | None:
         """Makes and judges a candidate; None if time is over, it was tried before or cannot be made."""
@@ -179,11 +192,12 @@ class _Search:
         self._made.add(digest)
         trial = Trial(
             stage,
-            recipe,
+            self.tower.applied(recipe),
             made,
             self.objective.measure(self.tower.name, file),
             self._speed(file),
             file.stat().st_size,
+            sum(not layer.safe for layer in saturation(file)),
         )
         self.trials.append(trial)
         self._drop_beaten()
@@ -207,30 +221,31 @@ class _Search:
                 trial.quantised.file.unlink(missing_ok=True)
 
 
-def _return_to_fp32(run: _Search, best: Trial, most: int) -> tuple[Sensitivity, ...]:
+def _return_to_fp32(run: _Search, start: Trial, most: int) -> tuple[tuple[Sensitivity, ...], int]:
     """Puts the costliest layers back one after another, as long as the loss falls faster than the speed.
 
     A step is worth it if loss / speed falls: halving the loss may cost half the speed, and no more.
     """
-    tower = run.tower
+    tower, last = run.tower, start
     samples = tower.selection.part(0, BATCH)
-    found = sensitivities(
-        tower.graph(best.recipe), best.quantised.file, tower.name, samples, _middle(run.ends)
+    found, layers = sensitivities(
+        tower.graph(start.recipe), start.quantised.file, tower.name, samples, _middle(run.ends)
     )
+    among = f" of {len(found)} measured of {layers}" if len(found) < layers else ""
     kept: dict[str, str] = {}
     idle = 0
     for place, one in enumerate(found[:most]):
-        step = kept | {one.name: f"sensitivity: costs {one.cost:.4f} of cosine alone, no. {place + 1}"}
-        trial = run.attempt("sensitive in fp32", best.recipe, step)
+        step = kept | {one.name: f"sensitivity: costs {one.cost:.4f} of cosine alone, no. {place + 1}{among}"}
+        trial = run.attempt("sensitive in fp32", start.recipe, step)
         if trial is None:
             break
-        if trial.fidelity.loss / trial.speed < best.fidelity.loss / best.speed:
-            best, kept, idle = trial, step, 0
+        if trial.fidelity.loss / trial.speed < last.fidelity.loss / last.speed:
+            last, kept, idle = trial, step, 0
             continue
         idle += 1
         if idle == PATIENCE:
             break
-    return found
+    return found, layers
 
 
 def _middle(ends: float) -> float:
@@ -249,6 +264,10 @@ def _weighted(file: Path) -> tuple[str, ...]:
     from pathclip.export.qdq import Graph, quantised_layers
 
     return tuple(layer.node.op_type for layer in quantised_layers(Graph(file)))
+
+
+def _layers(number: int) -> str:
+    return "1 layer" if number == 1 else f"{number} layers"
 
 
 def _say(tower: str, trial: Trial) -> None:

@@ -37,8 +37,10 @@ class Sensitivity:
 
 def sensitivities(
     fp32: Path, int8: Path, tower: str, samples: Samples, ends: float = math.inf
-) -> tuple[Sensitivity, ...]:
+) -> tuple[tuple[Sensitivity, ...], int]:
     """Quantises every layer alone: its input in eight bits, its weight and bias as the int8 graph has them.
+
+    Where time ends early, those measured are spread over the network.
 
     Args:
         fp32: the graph that was quantised, whose nodes have the names of the int8 graph's.
@@ -48,21 +50,33 @@ def sensitivities(
         ends: no layer begins when `time.monotonic()` is past this.
 
     Returns:
-        The layers measured, the costliest first.
+        The layers measured, the costliest first; and how many there are to measure.
     """
     graph = Graph(fp32)
     nodes = {node.name: node for node in graph.model.graph.node}
     exact = _embeddings(graph.model, tower, samples)
     found = []
     layers = [layer for layer in quantised_layers(Graph(int8)) if layer.node.name in nodes]
-    for layer in track(layers, f"Sensitivity of each layer, {tower} tower"):
+    for place in track(spread(len(layers)), f"Sensitivity of each layer, {tower} tower"):
         if time.monotonic() > ends:
             break
+        layer = layers[place]
         with _quantised_alone(graph, nodes[layer.node.name], layer):
             rows = _embeddings(graph.model, tower, samples)
         cost = 1 - float((exact * rows).sum(axis=1).mean())
         found.append(Sensitivity(layer.node.name, layer.node.op_type, max(cost, 0.0)))
-    return tuple(sorted(found, key=lambda one: -one.cost))
+    return tuple(sorted(found, key=lambda one: -one.cost)), len(layers)
+
+
+def spread(count: int) -> list[int]:
+    """The numbers from 0 to before `count`, in an order of which every beginning lies all over them.
+
+    >>> spread(8)
+    [0, 4, 2, 6, 1, 5, 3, 7]
+    """
+    digits = max(count - 1, 0).bit_length()
+    order = (int(f"{number:0{digits}b}"[::-1], 2) for number in range(1 << digits))
+    return [number for number in order if number < count]
 
 
 @contextmanager

@@ -17,7 +17,8 @@ FEW_PRODUCTS = 2  # smoothing for a single projection is not worth its pass over
 def stages(mode: Mode, operators: Sequence[str]) -> list[tuple[str, Vary]]:
     """What is varied, in order; each stage starts from the best recipe of those before.
 
-    8-bit weights are never among it: they saturate on CPUs without VNNI, so they are for who asks for them.
+    8-bit weights are never among it: they saturate on CPUs without VNNI, so they are for who asks for them,
+    and even then 7 bits are tried.
 
     Args:
         mode: 'quick' or 'full'.
@@ -26,7 +27,7 @@ def stages(mode: Mode, operators: Sequence[str]) -> list[tuple[str, Vary]]:
     full = mode == "full"
     convolutions = "Conv" in operators
     products = sum(name in ("MatMul", "Gemm") for name in operators) > FEW_PRODUCTS
-    plan: list[tuple[str, Vary]] = [("ranges", _with_ranges(full))]
+    plan: list[tuple[str, Vary]] = [("7-bit weights", _in_seven_bits), ("ranges", _with_ranges(full))]
     if products:
         strengths = (0.0, 0.5, 0.85) if full else (0.0,)
         plan.append(("smoothing", lambda best: [_with(best, smoothing=one) for one in strengths]))
@@ -41,6 +42,10 @@ def stages(mode: Mode, operators: Sequence[str]) -> list[tuple[str, Vary]]:
         plan.append(("depthwise in fp32", lambda best: [_with(best, keep_fp32=("stem", "depthwise"))]))
     plan.append(("nothing in fp32", lambda best: [_with(best, keep_fp32=())]))
     return plan
+
+
+def _in_seven_bits(best: Recipe) -> list[Recipe]:
+    return [_with(best, weight_bits=7)] if best.weight_bits == 8 else []
 
 
 def _with_ranges(full: bool) -> Vary:

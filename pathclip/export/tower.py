@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from pathclip.export import ranges
 from pathclip.export.equalise import equalise
-from pathclip.export.nncf_quantizer import quantize_with_nncf
+from pathclip.export.nncf_quantizer import quantize_with_nncf, smooths
 from pathclip.export.prepare import prepare, smooth
 from pathclip.export.quantize import Quantised, quantize_tower
 from pathclip.export.recipe import OPERATORS, Recipe
@@ -80,6 +80,19 @@ class Tower:
         if wanted not in self._graphs:
             self._graphs[wanted] = self._changed(*wanted)
         return self._graphs[wanted]
+
+    def applied(self, recipe: Recipe) -> Recipe:
+        """The recipe without smoothing and equalisation where they have no hold on this tower."""
+        smoothed = recipe.smoothing > 0 and self._is_smoothed(recipe)
+        equalised = recipe.equalisation and self.graph(replace(recipe, smoothing=0.0)) != self._plain()
+        return replace(recipe, smoothing=recipe.smoothing if smoothed else 0.0, equalisation=equalised)
+
+    def _is_smoothed(self, recipe: Recipe) -> bool:
+        if recipe.quantizer == "nncf":
+            import onnx
+
+            return smooths(onnx.load(self.graph(recipe)))
+        return self.graph(recipe) != self.graph(replace(recipe, smoothing=0.0))
 
     def statistics(self, graph: Path) -> ranges.Statistics:
         """What the tensors of a graph of this tower hold on the calibration samples."""

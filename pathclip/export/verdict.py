@@ -11,6 +11,7 @@ The rule, for every line alike:
 - A bootstrap of answers that are all alike has no width, which is no certainty. Then the rule of three
   stands in (Hanley and Lippman-Hand 1983, doi:10.1001/jama.1983.03330370053031): what was not seen in n
   samples may, at 95 %, be as frequent as 3 / n.
+- A figure at its limit holds it, whatever its last bits say: 0.97 of a float is not 0.97.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathclip.evaluate.stats import Interval
 
 NOT_PROVEN = "holds, but its interval reaches past the limit: more samples would tell"
+ROUNDING = 1e-9  # by which a figure may miss its limit: sums of floats end a few bits to either side
 BY_CHANCE = "over the limit, but its interval contains zero: too few samples to tell a loss from chance"
 
 
@@ -56,14 +58,14 @@ def at_least(
 ) -> Line:
     """A line whose figure must reach the limit."""
     low, high = _ends(interval)
-    passed = bool(value >= limit)
-    proven = None if not passed or low is None else low >= limit
+    passed = bool(value >= limit - ROUNDING)
+    proven = None if not passed or low is None else low >= limit - ROUNDING
     return Line(name, value, limit, passed, n, _noted(note, proven), low, high, proven)
 
 
 def at_most(name: str, value: float, limit: float, n: int = 0, note: str = "") -> Line:
     """A line whose figure, which is counted and not estimated, must not pass the limit."""
-    return Line(name, value, limit, bool(value <= limit), n, note)
+    return Line(name, value, limit, bool(value <= limit + ROUNDING), n, note)
 
 
 def loss(name: str, interval: Interval, limit: float, n: int, note: str = "") -> Line:
@@ -77,25 +79,39 @@ def loss(name: str, interval: Interval, limit: float, n: int, note: str = "") ->
         note: what else to know.
     """
     low, high = _ends(interval)
-    holds = bool(interval.value <= limit)
+    holds = bool(interval.value <= limit + ROUNDING)
     if holds:
-        proven = None if high is None else high <= limit
+        proven = None if high is None else high <= limit + ROUNDING
         return Line(name, interval.value, limit, True, n, _noted(note, proven), low, high, proven)
-    by_chance = low is not None and low <= 0.0
+    by_chance = low is not None and low <= ROUNDING
     if by_chance:
         note = f"{note}; {BY_CHANCE}" if note else BY_CHANCE
     return Line(name, interval.value, limit, by_chance, n, note, low, high, False if by_chance else None)
 
 
-def widened(interval: Interval, groups: int, lowest: float, highest: float) -> Interval:
-    """The interval itself; if it has no width, one by the rule of three, within the figure's range.
+def unseen(groups: int) -> float:
+    """How frequent, at 95 %, what was seen in none of so many groups may be: the rule of three.
 
-    >>> widened(Interval(1.0, 1.0, 1.0), 30, 0.0, 1.0)
+    >>> unseen(30), unseen(2)
+    (0.1, 1.0)
+    """
+    return min(1.0, 3 / groups) if groups else 1.0
+
+
+def widened(interval: Interval, reach: float, lowest: float, highest: float) -> Interval:
+    """The interval itself; if it has no width, one that reaches so far, within the figure's range.
+
+    Args:
+        interval: of a bootstrap; without ends (NaN) it stays so.
+        reach: to either side, by the rule of three: see `unseen`.
+        lowest: that the figure can be.
+        highest: likewise.
+
+    >>> widened(Interval(1.0, 1.0, 1.0), unseen(30), 0.0, 1.0)
     Interval(value=1.0, low=0.9, high=1.0)
     """
-    if interval.low != interval.high or groups < 1:
+    if interval.low != interval.high:
         return interval
-    reach = min(1.0, 3 / groups)
     value = interval.value
     return Interval(value, max(lowest, value - reach), min(highest, value + reach))
 

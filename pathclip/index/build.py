@@ -26,7 +26,8 @@ def build_index(
     """Embeds every picture below a folder; an entry's id is its path in there.
 
     Args:
-        encoder: whose image tower is used; its folder's path, hash and precision go into the index.
+        encoder: whose image tower is used; its folder's path and hash, its precision and runtime go into
+            the index.
         images: the folder, searched through.
         out: where the index is written, an earlier one replaced; None keeps it in memory.
         on_error: called with each file that cannot be read, which is then left out; by default the
@@ -61,7 +62,8 @@ def build_index(
     if not entries:
         raise DataError(f"{images}: no picture in it could be read")
     folder = encoder.folder
-    model = {"path": str(folder.path.resolve()), "name": encoder.name, "precision": encoder.precision}
+    model = {"path": str(folder.path.resolve()), "name": encoder.name}
+    model |= {"precision": encoder.precision, "runtime": encoder.runtime}
     index = ExactIndex(np.concatenate(vectors), entries, folder.hash, images.resolve(), model)
     if out is not None:
         index.write(out)

@@ -45,7 +45,7 @@ class ExactIndex:
         entries: n entries in the same order, each id once.
         model_hash: of the model that made the vectors.
         root: folder that the entries' paths are relative to; '' for the current one.
-        model: what else is worth knowing of the model: 'path', 'name', 'precision'.
+        model: what else is worth knowing of the model: 'path', 'name', 'precision', 'runtime'.
 
     Raises:
         DataError: the numbers of vectors and entries differ, or an id occurs twice.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,25 @@ from typing import Any
 from pathclip.errors import ModelFolderError
 from pathclip.model_folder import read_json
 
-_MOST = 1 << 24  # above any width, vocabulary or number of layers of a real model
+_MOST = 1 << 24  # above any width or vocabulary of a real model
+MOST_LAYERS = 1024
 CLIP_VOCABULARY = 49_408
 MAX_WEIGHTS = 1 << 35  # bytes of a model's weights: 32 GiB
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+# Colours, moves of the cursor, and marks that turn the direction of writing.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Any other name of these entries may be a kernel of the hub, which is a program.
+_IMPLEMENTATIONS = (None, "eager", "sdpa")
+
+
+def escaped(text: str) -> str:
+    """Text of a stranger without what a terminal would obey: control characters become escapes."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def brief(error: Exception, most: int = 300) -> str:
+    """What a library says of a mistake, in one line of at most so many characters."""
+    return escaped(" ".join(str(error).split()))[:most] or type(error).__name__
 
 
 def no_weights(path: Path, wanted: str, known: Sequence[str]) -> ModelFolderError:
@@ -21,7 +39,8 @@ def no_weights(path: Path, wanted: str, known: Sequence[str]) -> ModelFolderErro
         return ModelFolderError(f"{path}: no weights in it; expected {wanted}")
     return ModelFolderError(
         f"{path}: its weights are a pickle ({pickle}), which can hold a program and is not read here. To "
-        f"take out the weights alone: pathclip import {path} --out {path.name}-safe"
+        f"take out the weights alone: pathclip import {shlex.quote(str(path))} "
+        f"--out {shlex.quote(path.resolve().name + '-safe')}"
     )
 
 
@@ -33,8 +52,8 @@ def tokenizer_files(path: Path, also: tuple[str, ...] = ()) -> tuple[str, ...]:
         return also
     raise ModelFolderError(
         f"{path}: no tokenizer.json{' nor ' + ' and '.join(also) if also else ''}. To make one: "
-        'python -c "from transformers import AutoTokenizer; '
-        f"AutoTokenizer.from_pretrained('{path}').save_pretrained('{path}')\""
+        'python -c "import sys; from transformers import AutoTokenizer; '
+        f'AutoTokenizer.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])" {shlex.quote(str(path))}'
     )
 
 
@@ -72,18 +91,31 @@ def json_object(file: Path) -> dict[str, Any]:
 
 
 def refuse_code(file: Path, value: Any) -> None:
-    """No key that makes a library load code, at any depth, and no number that asks for all memory."""
+    """No key that makes a library load code, at any depth, and no number that asks for all memory.
+
+    Raises:
+        ModelFolderError: names the file and the entry.
+    """
     if isinstance(value, dict):
         for key in ("auto_map", "_target_", "trust_remote_code", "custom_pipelines"):
             if key in value:
                 raise ModelFolderError(f"{file}: '{key}' asks for code that is not in the library; refused")
-        for one in value.values():
+        for key, one in value.items():
+            if "_implementation" in key and one not in _IMPLEMENTATIONS:
+                raise ModelFolderError(f"{file}: {key} {one!r} may be code of the hub; refused")
+            if "layers" in key and _more_than(one, MOST_LAYERS):
+                raise ModelFolderError(f"{file}: {key} {one!r} is more than any model has; refused")
             refuse_code(file, one)
     elif isinstance(value, list):
         for one in value:
             refuse_code(file, one)
     elif isinstance(value, int) and abs(value) > _MOST:
         raise ModelFolderError(f"{file}: {value} is more than any model has; refused")
+
+
+def _more_than(value: Any, most: int) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return any(isinstance(one, int) and one > most for one in values)
 
 
 def count_of(file: Path, key: str, value: Any, most: int) -> int:

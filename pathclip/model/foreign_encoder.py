@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from pathclip.errors import ConfigError, ModelFolderError
 from pathclip.model.convert.sentencepiece_json import siglip_tokenizer_json
 from pathclip.model.convert.weights import load_into_open_clip, read_weights
+from pathclip.model.foreign_checks import brief
 from pathclip.model.foreign_folder import ForeignFolder, TextRules
 from pathclip.model.foreign_transformers import SENTENCEPIECE
-from pathclip.model.modules import custom_module, open_clip_module
+from pathclip.model.modules import custom_module, module_for, open_clip_module
 from pathclip.model.tokenizer_files import clip_tokenizer_json
 from pathclip.model.towers import refuse_foreign_code
 from pathclip.model_folder import MAX_JSON_BYTES, ModelFolder, read_json
@@ -111,8 +112,8 @@ def load_foreign_model(described: ForeignFolder) -> nn.Module:
     except ModelFolderError:
         raise
     except Exception as error:  # as many kinds as a config can be wrong in ways, ConfigError among them
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ModelFolderError(f"{described.path}: {described.kind} cannot build it: {reason}") from error
+        reason = f"{described.kind} cannot build it: {brief(error)}"
+        raise ModelFolderError(f"{described.path}: {reason}") from error
     return model.float().eval()
 
 
@@ -138,10 +139,10 @@ def tokenizer_content(path: Path, text: TextRules) -> tuple[str, int]:
     except ModelFolderError:
         raise
     except Exception as error:  # the Rust side raises plain Exception
-        raise ModelFolderError(f"{file}: not a tokenizer ({error})") from error
+        raise ModelFolderError(f"{file}: not a tokenizer ({brief(error)})") from error
     _check_vocabulary(path, text.files[0], content, text)
     if pad_id is None:
-        raise ModelFolderError(f"{file}: has no token '{text.pad_token}' to fill short texts with")
+        raise ModelFolderError(f"{file}: has no token {text.pad_token!r} to fill short texts with")
     return content, int(pad_id)
 
 
@@ -176,11 +177,13 @@ def _of_vocabulary(path: Path, text: TextRules) -> str:
 
 
 def _open_clip(described: ForeignFolder) -> nn.Module:
-    if described.text_config is None:
-        model = open_clip_module(described.config)
-    else:
-        model = custom_module(described.config, described.text_config)
-    load_into_open_clip(model, described_weights(described))
+    tensors, config, text_config = described_weights(described), described.config, described.text_config
+
+    def build() -> nn.Module:
+        return open_clip_module(config) if text_config is None else custom_module(config, text_config)
+
+    model = module_for(build, tensors)
+    load_into_open_clip(model, tensors)
     return model
 
 
@@ -189,8 +192,9 @@ def _of_transformers(described: ForeignFolder) -> nn.Module:
 
     clip = described.architecture == "clip"
     config: Any = (CLIPConfig if clip else SiglipConfig)(**described.config)
-    model: Any = (CLIPModel if clip else SiglipModel)(config)
-    missing = model.load_state_dict(described_weights(described), strict=False)
+    tensors = described_weights(described)
+    model: Any = module_for(lambda: (CLIPModel if clip else SiglipModel)(config), tensors)
+    missing = model.load_state_dict(tensors, strict=False)
     unknown = [name for name in missing.unexpected_keys if not name.endswith("position_ids")]
     if missing.missing_keys or unknown:
         lacking = f"lack {missing.missing_keys[0]}" if missing.missing_keys else f"have {unknown[0]} besides"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pathclip.errors import ModelFolderError
 from pathclip.model.foreign_checks import (
+    HUB_ID,
     count_of,
     json_object,
     no_weights,
@@ -30,6 +33,7 @@ WEIGHTS = (
 # Of tensors only they carry nothing that runs, if they are read so: `pathclip import` does.
 PICKLES = ("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth", "pytorch_model.bin")
 _TOWERS = ("vision_cfg", "text_cfg")
+_OLD_ID = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # as 'roberta-base', from before there were owners
 
 
 def describe_open_clip(path: Path, pickles: bool) -> ForeignFolder:
@@ -58,7 +62,7 @@ def describe_open_clip(path: Path, pickles: bool) -> ForeignFolder:
     preprocess_cfg = described.get("preprocess_cfg") or {}
     try:
         # open_clip too takes the size from the tower and not from the preprocess.
-        preprocess_cfg = {**preprocess_cfg, "size": vision.get("image_size", 224)}
+        preprocess_cfg = {**preprocess_cfg, "size": vision.get("image_size", 224), "draft": 0}
         preprocess = Preprocess.from_card(preprocess_cfg)
     except (ModelFolderError, TypeError) as error:
         raise ModelFolderError(f"{file}: {error}") from None
@@ -98,10 +102,14 @@ def open_clip_weights(path: Path, pickles: bool) -> str:
 
 def _open_clip_text_config(path: Path, name: str) -> dict[str, Any]:
     if not (path / TEXT_CONFIG).is_file():
+        lacking = f"{path}: its text tower is {name!r} of transformers, whose config is not in the folder; "
+        if not (HUB_ID.fullmatch(name) or _OLD_ID.fullmatch(name)):
+            raise ModelFolderError(f"{lacking}put it there as {TEXT_CONFIG}")
+        # What a stranger wrote is pasted into a shell.
+        words = f"{shlex.quote(name)} {shlex.quote(str(path / 'text'))}"
         raise ModelFolderError(
-            f"{path}: its text tower is '{name}' of transformers, whose config is not in the folder; where "
-            'there is a network: python -c "from transformers import AutoConfig; '
-            f"AutoConfig.from_pretrained('{name}').save_pretrained('{path / 'text'}')\""
+            f'{lacking}where there is a network: python -c "import sys; from transformers import AutoConfig; '
+            f'AutoConfig.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])" {words}'
         )
     config = json_object(path / TEXT_CONFIG)
     refuse_code(path / TEXT_CONFIG, config)

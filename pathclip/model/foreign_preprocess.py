@@ -63,6 +63,7 @@ def clip_preprocess(values: Mapping[str, Any], name: str, kinds: Sequence[str] =
                 "interpolation": _INTERPOLATION[resample],
                 "resize_mode": mode,
                 "crop_offset": "floor",
+                "draft": 0,
             }
         )
     except ModelFolderError as error:

@@ -8,6 +8,7 @@ from typing import Any
 from pathclip.errors import ModelFolderError
 from pathclip.model.foreign_checks import (
     CLIP_VOCABULARY,
+    MOST_LAYERS,
     count_of,
     json_object,
     no_weights,
@@ -46,6 +47,8 @@ def describe_transformers(path: Path, pickles: bool) -> ForeignFolder:
         if not isinstance(found, dict):
             raise ModelFolderError(f"{file}: {key} is not an object")
         towers[key] = {name: found[name] for name in _KEYS if name in found}
+        for name in _COUNTS.keys() & towers[key].keys():
+            count_of(file, f"{key}.{name}", found[name], _COUNTS[name])
     text = towers["text_config"]
     if kind == "clip":
         embed_dim = count_of(file, "projection_dim", config.get("projection_dim", 512), 65_536)
@@ -102,6 +105,7 @@ def _card_entry(preprocess: Preprocess) -> dict[str, Any]:
         "resize_mode": preprocess.resize_mode,
         "fill_color": 0,
         "crop_offset": preprocess.crop_offset,
+        "draft": preprocess.draft,
     }
 
 
@@ -126,6 +130,11 @@ _KEYS = (
     *("bos_token_id", "eos_token_id", "pad_token_id", "num_channels", "image_size", "patch_size"),
     *("projection_size", "vision_use_head"),
 )
+# Of those, what is counted, and the most of it.
+_COUNTS = {
+    **{"hidden_size": 65_536, "intermediate_size": 1 << 20, "vocab_size": 1 << 24, "patch_size": 4096},
+    **{"num_hidden_layers": MOST_LAYERS, "num_attention_heads": 65_536, "num_channels": 64},
+}
 
 
 def _preprocessor(path: Path) -> tuple[str, dict[str, Any]]:
@@ -154,7 +163,7 @@ def _of_index(path: Path, index: Path, suffix: str) -> tuple[str, ...]:
     names = sorted(set(map(str, listed.values()))) if isinstance(listed, dict) else []
     for name in names:
         if Path(name).name != name or not name.endswith(suffix) or not (path / name).is_file():
-            raise ModelFolderError(f"{index}: names '{name}', which is no {suffix[1:]} file of the folder")
+            raise ModelFolderError(f"{index}: names {name!r}, which is no {suffix[1:]} file of the folder")
     if not names:
         raise ModelFolderError(f"{index}: names no weights")
     return tuple(names)

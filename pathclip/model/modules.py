@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pathclip.errors import ConfigError
+
+_SPARE = 1 << 25  # numbers that no file of weights holds: masks, and what a library adds
+
+
+def module_for(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Builds a module for weights, if it is not much larger than these.
+
+    Of a config a stranger's numbers could ask for all memory: it is built without any first.
+
+    Raises:
+        ConfigError: a module that the weights cannot fill.
+    """
+    with torch.device("meta"):
+        planned = build()
+    asked = sum(one.numel() for part in (planned.parameters(), planned.buffers()) for one in part)
+    held = sum(one.numel() for one in tensors.values())
+    if asked > held + _SPARE:
+        raise ConfigError(f"the config asks for {asked} numbers, but the weights hold {held}")
+    return build()
 
 
 def open_clip_module(config: Mapping[str, Any]) -> nn.Module:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pathclip import atomic
 from pathclip.errors import ConfigError, ModelFolderError, PathclipError
+from pathclip.model.foreign_checks import refuse_code
 from pathclip.model.freeze import lock_layers, set_frozen_to_eval, unlocked_layers
 from pathclip.model.modules import custom_module, open_clip_module
 from pathclip.model.statistics import move_once
@@ -279,20 +280,22 @@ def _refuse_remote_names(config: Mapping[str, Any], text_config: Any, folder: Mo
         )
     if "hf_model_name" in text and text_config is None:
         raise ModelFolderError(f"{folder.path}: a Hugging Face text tower needs {TEXT_CONFIG} in the folder")
+    refuse_code(folder.path / CONFIG, config)
     if text_config is not None:
         refuse_foreign_code(text_config, folder.path / TEXT_CONFIG)
 
 
 def refuse_foreign_code(text_config: Any, file: Path) -> None:
-    """Refuses a Hugging Face config for whose tower transformers would run code that it does not bring.
+    """Refuses a Hugging Face config of a tower that open_clip does not know, or that asks for foreign code.
 
     Raises:
         ModelFolderError: names the file.
     """
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from open_clip.hf_configs import arch_dict
 
     kind = text_config.get("model_type") if isinstance(text_config, dict) else None
-    if kind not in CONFIG_MAPPING or "auto_map" in text_config:
+    if not isinstance(kind, str) or kind not in arch_dict:
         raise ModelFolderError(
-            f"{file}: model_type {kind!r} needs code that transformers does not bring; refused"
+            f"{file}: model_type {kind!r} is none of open_clip's ({', '.join(arch_dict)}); refused"
         )
+    refuse_code(file, text_config)

@@ -24,7 +24,7 @@ from pathclip.progress import track
 from pathclip.runtime import openvino_encoder
 from pathclip.runtime.cpu import Cpu
 from pathclip.runtime.energy import EnergyMeter
-from pathclip.runtime.processes import interrupts_held
+from pathclip.runtime.processes import interrupts_held, own_code_only
 
 BATCHES = (1, 8, 16, 32)
 ROUNDS = 5
@@ -226,6 +226,7 @@ def _worker(folder: ModelFolder, one: Contender, threads: int, what: What) -> It
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env=own_code_only(),
         )
     try:
         yield _Worker(process)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pathclip.errors import PathclipError
 from pathclip.runtime.encoder import Encoder
+from pathclip.runtime.tower import brief
 
 TEXTS = (
     "an H&E image of lung adenocarcinoma",
@@ -55,16 +56,20 @@ def main(arguments: Sequence[str]) -> None:
         encoder = _open(folder, runtime, precision, int(threads))
         embed = _embed(encoder, what)
         embed(1)
-    except PathclipError as error:
-        _say(answers, {"error": str(error)})
+    except (Exception, SystemExit) as error:  # of any runtime: the others are measured all the same
+        _say(answers, {"error": _told(error)})
         return
     _say(answers, {"opening": time.perf_counter() - start})
     for line in sys.stdin:
-        order = json.loads(line)
         try:
-            _say(answers, {"seconds": _time(embed, order), "peak": peak_memory()})
-        except PathclipError as error:
-            _say(answers, {"error": str(error)})
+            _say(answers, {"seconds": _time(embed, json.loads(line)), "peak": peak_memory()})
+        except (Exception, SystemExit) as error:
+            _say(answers, {"error": _told(error)})
+
+
+def _told(error: BaseException) -> str:
+    """In one line."""
+    return str(error) if isinstance(error, PathclipError) else f"{type(error).__name__}: {brief(error)}"
 
 
 def _open(folder: str, runtime: str, precision: str, threads: int) -> Encoder:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathclip.errors import DataError, ModelFolderError
-from pathclip.model_folder import CARD, ModelFolder
+from pathclip.model_folder import CARD, LARGEST_SCALE, ModelFolder, shown
 from pathclip.types import Label
 
 Floats = NDArray[np.float64]
@@ -25,7 +25,6 @@ CONFORMAL_METHODS: tuple[ConformalMethod, ...] = ("lac", "aps")
 MOST_TASKS, MOST_CLASSES, MOST_PROMPTS, MOST_LETTERS = 1000, 10_000, 100_000, 1000
 MOST_MARKS = 100
 MOST_COUNT = 1 << 53  # what a JSON number keeps exactly
-LARGEST_SCALE = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,5 +304,5 @@ def _count(value: Any, key: str) -> int:
 
 def _shown(value: Any) -> str:
     """A value of the card for a message of one line, however long it is."""
-    text = value if isinstance(value, str) and value.isprintable() else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    plain = isinstance(value, str) and value.isprintable() and len(value) <= 60
+    return value if plain else shown(value)

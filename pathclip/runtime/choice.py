@@ -1,7 +1,9 @@
 """Which runtime `pathclip.load(…, runtime="auto")` takes: by the processor and by a measurement that is kept.
 
-Embeddings of one folder by onnxruntime and by OpenVINO differ in the fourth digit, so an encoder keeps the
-runtime that it was opened with.
+Which runtime it is changes numbers: on one folder embeddings by onnxruntime and by OpenVINO had a cosine of
+0.9966 and more, and probabilities differed by up to 0.02. So an encoder keeps the runtime that it was opened
+with and tells it (`runtime`), an index is searched with the one that made it, and whoever needs the same
+numbers everywhere names one.
 """
 
 from __future__ import annotations
@@ -9,24 +11,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pathclip import atomic
+from pathclip.errors import ModelFolderError
 from pathclip.model_folder import ModelFolder
+from pathclip.progress import track
 from pathclip.runtime.cores import available_cores
 from pathclip.runtime.cpu import Cpu, cpu
 from pathclip.runtime.encoder import OnnxEncoder, Precision, TowerEncoder
-from pathclip.runtime.openvino_encoder import OpenVinoEncoder, is_installed
+from pathclip.runtime.libraries import versions
+from pathclip.runtime.openvino_encoder import OpenVinoEncoder, is_installed, works
+from pathclip.runtime.user_cache import user_cache
 
 BATCH = 16
 SECONDS = 1.0
+# A measurement that takes longer is given up before its next step: loading a runtime, or one batch.
+MOST_SECONDS = 10.0
 # Up to so many pictures, onnxruntime's quicker start decides.
 FEW = 64
 # From so many on, three seconds of loading both runtimes and measuring come back.
@@ -69,13 +75,19 @@ Measurements = Mapping[str, Measured]
 def open_by_choice(
     folder: ModelFolder, precision: Precision, threads: int | None = None, pictures: int | None = None
 ) -> TowerEncoder:
-    """Opens the folder's ONNX in the runtime that is the faster here.
+    """Opens the folder's ONNX in onnxruntime, or in OpenVINO where that was measured to be the faster.
 
-    onnxruntime without more ado for a few pictures, and where OpenVINO is not installed or not the faster on
-    such a processor (see `worth_asking`). Else by what was measured before on this machine, with the time of
-    opening counted where `pictures` says how many are to come. Where nothing was measured, 1,000 pictures or
-    more are reason to measure now, about three seconds with the loading of both; fewer, or an unknown
-    number, take onnxruntime.
+    In this order:
+
+    1. onnxruntime for 64 pictures or fewer, and where OpenVINO is not installed or cannot be the faster on
+       such a processor (see `worth_asking`);
+    2. the faster by the measurement that is kept for this folder, precision, number of threads and machine,
+       with the time of opening counted where `pictures` says how many are to come;
+    3. without one, for 1,000 pictures or more, the faster by a measurement made and kept now: about three
+       seconds with the loading of both, and given up in favour of onnxruntime after some ten;
+    4. onnxruntime.
+
+    Where OpenVINO turns out to be broken it is onnxruntime, too.
 
     Args:
         folder: an open model folder that has the precision.
@@ -93,9 +105,14 @@ def open_by_choice(
         if pictures is None or pictures < MEASURE_FROM:
             return OnnxEncoder(folder, precision, threads)
         encoders, measured = measure(folder, precision, threads)
+        if measured is None:
+            return encoders["onnx"]
         keep(key, measured)
         return encoders[faster(measured, pictures)]
-    return ENCODERS[faster(measured, pictures)](folder, precision, threads)
+    name = faster(measured, pictures)
+    if name == "openvino" and not works():
+        name = "onnx"
+    return ENCODERS[name](folder, precision, threads)
 
 
 def worth_asking(machine: Cpu) -> bool:
@@ -121,8 +138,12 @@ def faster(measured: Measurements, pictures: int | None = None) -> str:
 
 
 def measure(
-    folder: ModelFolder, precision: Precision, threads: int, seconds: float = SECONDS
-) -> tuple[dict[str, TowerEncoder], dict[str, Measured]]:
+    folder: ModelFolder,
+    precision: Precision,
+    threads: int,
+    seconds: float = SECONDS,
+    most: float = MOST_SECONDS,
+) -> tuple[dict[str, TowerEncoder], dict[str, Measured] | None]:
     """Opens the image tower in every runtime and lets them embed in turn, so that a busy moment meets all.
 
     Args:
@@ -130,43 +151,51 @@ def measure(
         precision: 'int8' or 'fp32'.
         threads: of one matrix product.
         seconds: of the measuring, both together; three turns each are made in any case.
+        most: seconds after which it is given up, whatever is missing; what has begun is finished.
 
     Returns:
-        The encoders, and what was measured of each.
+        The encoders, onnxruntime's in any case, and what was measured of each; None where it was given up or
+        a runtime beside onnxruntime does not work.
+
+    Raises:
+        ModelFolderError: onnxruntime cannot load the tower.
     """
+    give_up = time.perf_counter() + most
     encoders: dict[str, TowerEncoder] = {}
     opening: dict[str, float] = {}
-    for name, encoder in ENCODERS.items():
+    for name, kind in track(ENCODERS.items(), "loading runtimes to compare", len(ENCODERS)):
         start = time.perf_counter()
-        encoders[name] = encoder(folder, precision, threads)
-        height, width = encoders[name].preprocess.size
+        if encoders and start > give_up:
+            return encoders, None
+        encoder = kind(folder, precision, threads)
+        height, width = encoder.preprocess.size
         pixels = np.random.default_rng(0).integers(0, 256, (BATCH, height, width, 3), np.uint8)
-        encoders[name].encode_images(pixels[:1])
-        opening[name] = time.perf_counter() - start
-    for encoder_ in encoders.values():
-        encoder_.encode_images(pixels)  # the first batch of a size prepares for it
+        try:
+            encoder.encode_images(pixels[:1])
+        except ModelFolderError:
+            if name == "onnx":
+                raise
+            return encoders, None
+        encoders[name], opening[name] = encoder, time.perf_counter() - start
     taken: dict[str, list[float]] = {name: [] for name in encoders}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(taken["onnx"]) < 3:
-        for name, encoder_ in encoders.items():
+    turns = 4  # the first batch of a size prepares for it, and counts not
+    while time.perf_counter() < end or len(taken["onnx"]) < turns:
+        for name, encoder in encoders.items():
             start = time.perf_counter()
-            encoder_.encode_images(pixels)
+            if start > give_up:
+                return encoders, None
+            encoder.encode_images(pixels)
             taken[name].append(time.perf_counter() - start)
-    rates = {name: BATCH / max(float(np.median(times)), 1e-6) for name, times in taken.items()}
+    rates = {name: BATCH / max(float(np.median(times[1:])), 1e-6) for name, times in taken.items()}
     return encoders, {name: Measured(opening[name], rates[name]) for name in encoders}
 
 
 def key_of(folder: ModelFolder, precision: str, threads: int) -> str:
     """Hash of everything that a measurement depends on: model, threads, processor and versions."""
-    from importlib.metadata import PackageNotFoundError, version  # 0.02 s that a few pictures need not pay
-
     machine = cpu()
-    parts: list[Any] = [folder.hash, precision, threads, machine.name, sorted(machine.features)]
-    for package in ("onnxruntime", "openvino"):
-        try:
-            parts.append(version(package))
-        except PackageNotFoundError:
-            parts.append(None)
+    found = versions("onnxruntime", "openvino")
+    parts: list[Any] = [folder.hash, precision, threads, machine.name, sorted(machine.features), found]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -180,23 +209,21 @@ def recall(key: str) -> dict[str, Measured] | None:
 
 def keep(key: str, measured: Measurements) -> None:
     """Writes a measurement for later calls; of 256 the oldest goes. What cannot be written is not kept."""
+    folder = user_cache()
+    if folder is None:
+        return
     entries = {name: entry for name, entry in _entries().items() if name != key}
     entries[key] = {"at": time.time(), "measured": {name: asdict(one) for name, one in measured.items()}}
     newest = sorted(entries, key=lambda name: _age(entries[name]))[:_MOST_ENTRIES]
     with contextlib.suppress(OSError):  # where nobody may write it is measured again
-        atomic.write_json(cache_folder() / FILE, {name: entries[name] for name in newest})
-
-
-def cache_folder() -> Path:
-    """`PATHCLIP_CACHE`, or `pathclip` in the user's cache; where evaluation keeps its features, too."""
-    given = os.environ.get("PATHCLIP_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pathclip"
+        atomic.write_json(folder / FILE, {name: entries[name] for name in newest})
 
 
 def _entries() -> dict[str, Any]:
-    file = cache_folder() / FILE
+    folder = user_cache()
+    if folder is None:
+        return {}
+    file = folder / FILE
     try:
         if file.stat().st_size > _MOST_BYTES:
             return {}

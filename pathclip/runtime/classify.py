@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pathclip.errors import DataError
 from pathclip.runtime.calibration import Answer, Calibrated, softmax
@@ -18,8 +19,6 @@ from pathclip.runtime.prompt_store import prompt_embeddings
 from pathclip.types import Label
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from pathclip.runtime.prompt_cache import PromptCache
 
 # Used where the model's card has none; wordings that captions of histopathology use.
@@ -32,7 +31,7 @@ TEMPLATES = (
     "{}.",
 )
 Labels = Sequence[str] | Mapping[str, Sequence[str]]
-Pictures = Sequence["Image.Image"] | Sequence[str] | Sequence[Path] | NDArray[np.uint8]
+Pictures = Sequence[Image.Image] | Sequence[str] | Sequence[Path] | NDArray[np.uint8]
 BATCH = 16
 
 
@@ -125,10 +124,12 @@ def encode_pictures(encoder: Encoder, images: Pictures) -> NDArray[np.float32]:
     Files are decoded in threads beside the encoder, a bounded number ahead.
 
     Raises:
-        DataError: a file cannot be read; names it.
+        DataError: a file cannot be read, which is named; or one picture stands where a list is due.
     """
+    if isinstance(images, str | Path | Image.Image):
+        raise DataError('images: a list is needed, also for one picture: ["tile.jpg"]')
     if isinstance(images, np.ndarray) or not len(images) or not isinstance(images[0], str | Path):
-        return encoder.encode_images(cast("Sequence[Image.Image]", images))
+        return encoder.encode_images(cast(Sequence[Image.Image], images))
     paths = [Path(path) for path in cast(Sequence[str | Path], images)]
     workers = min(available_cores(), len(paths))
     batches = read_batches(paths, encoder.preprocess, BATCH, workers)
@@ -167,8 +168,12 @@ def label_wordings(labels: Labels) -> dict[str, list[str]]:
     Raises:
         DataError: no class, an empty one, or one given twice.
     """
+    if isinstance(labels, str):
+        raise DataError('labels: a list is needed: ["tumour", "normal"]')
     if isinstance(labels, Mapping):
-        wordings = {name: list(words) or [name] for name, words in labels.items()}
+        # A bare text would be taken for a list of its letters.
+        listed = {name: [words] if isinstance(words, str) else list(words) for name, words in labels.items()}
+        wordings = {name: words or [name] for name, words in listed.items()}
     else:
         wordings = {name: [name] for name in labels}
         if len(wordings) < len(labels):
@@ -199,6 +204,8 @@ def _similarities(
 
 
 def _check_templates(templates: Sequence[str]) -> None:
+    if isinstance(templates, str):
+        raise DataError('templates: a list is needed: ["an H&E image of {}"]')
     if not templates:
         raise DataError("templates: none given")
     for template in templates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pathclip.errors import DataError
+from pathclip.errors import DataError, PathclipError
 
 if TYPE_CHECKING:
     from pathclip.runtime.preprocess import Preprocess
@@ -146,7 +147,7 @@ def walk_images(folder: Path) -> Iterator[Path]:
         path = folder / name
         if is_folder:
             yield from walk_images(path)
-        elif path.suffix.lower() in SUFFIXES and path.is_file():
+        elif path.suffix.lower() in SUFFIXES and os.path.isfile(path):  # noqa: PTH113 — which raises nothing
             yield path
 
 
@@ -199,7 +200,17 @@ def read_batches(
 
     Yields:
         Batches; encoding `batch.pixels` gives the same as encoding what `preprocess.open` opens.
+
+    Raises:
+        PathclipError: that `items` raises; when the batches of what came before have been yielded.
     """
+    faults: list[PathclipError] = []
+
+    def until_fault() -> Iterator[Item]:
+        try:
+            yield from items
+        except PathclipError as error:
+            faults.append(error)
 
     def read(item: Item) -> _Read | DataError:
         try:
@@ -209,7 +220,7 @@ def read_batches(
 
     outcomes: list[tuple[Item, DataError | None]] = []
     done: list[_Read] = []
-    for item, result in _in_order(items, read, workers, 2 * batch_size):
+    for item, result in _in_order(until_fault(), read, workers, 2 * batch_size):
         if isinstance(result, DataError):
             outcomes.append((item, result))
         else:
@@ -220,6 +231,8 @@ def read_batches(
             outcomes, done = [], []
     if outcomes:
         yield _batch(outcomes, done, preprocess.size)
+    for fault in faults:
+        raise fault
 
 
 def _batch(
@@ -260,14 +273,30 @@ def _in_order(
 
 
 def _read(path: Path) -> bytes:
+    """What is in a regular file: a device has no end, and a named pipe ends when its writer pleases."""
     try:
-        size = path.stat().st_size
-        if path.is_dir():
-            raise DataError(f"{path}: a folder, not a picture")
-        if size > MAX_BYTES:
-            raise DataError(f"{path}: larger than {MAX_BYTES >> 20} MiB, refused")
-        return path.read_bytes()
+        # Without waiting for whoever might write to a named pipe.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            return _read_handle(handle, path)
+        finally:
+            os.close(handle)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a NUL byte in the name
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def _read_handle(handle: int, path: Path) -> bytes:
+    status = os.fstat(handle)
+    if stat.S_ISDIR(status.st_mode):
+        raise DataError(f"{path}: a folder, not a picture")
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: a device or a pipe, not a file")
+    if status.st_size > MAX_BYTES:
+        raise DataError(f"{path}: larger than {MAX_BYTES >> 20} MiB, refused")
+    with os.fdopen(handle, "rb", closefd=False) as file:
+        # Not to the end: a file that somebody writes to may never have one.
+        return file.read(status.st_size)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pathclip.errors import DataError, ModelFolderError
+from pathclip.model_folder import shown
 from pathclip.runtime.images import open_image, to_rgb
 
 __all__ = ["Preprocess", "open_image"]
@@ -21,6 +22,9 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # A strip of 60,000 x 1 pixels, its shorter side fitted to 224, would become three billion pixels.
 MAX_STRETCH = 64
+# Values of a picture lie in [0, 1]; what is far beyond would make of every picture the same.
+LARGEST = 1000.0
+LEAST_STD = 1e-6
 # Measured on 120 micrographs of 992 x 744 pixels at 160 (EfficientNet-Lite0, fp32), against whole decoding:
 # at twice the input's size the cosine of the embeddings is 0.9987 on average and 0.992 at worst, at once the
 # size 0.980 and 0.867. int8 itself costs more than the former.
@@ -69,34 +73,42 @@ class Preprocess:
             ModelFolderError: a value is not what open_clip would accept; names the key.
         """
         if not isinstance(values, Mapping):
-            raise ModelFolderError(f"preprocess: expected keys with values, got {values!r}")
+            raise ModelFolderError(f"preprocess: expected keys with values, got {shown(values)}")
         size = values.get("size", 224)
-        height, width = (size, size) if isinstance(size, int) else _numbers(values, "size", 2)
+        height, width = (size, size) if isinstance(size, int) else _numbers(values, "size", 2, 1, 4096)
         for name, value in (("height", height), ("width", width)):
-            if not isinstance(value, int) or not 1 <= value <= 4096:
-                raise ModelFolderError(f"preprocess.size: {name} must be a whole number in 1–4096: {size!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
+                raise ModelFolderError(
+                    f"preprocess.size: {name} must be a whole number in 1–4096: {shown(size)}"
+                )
         interpolation = values.get("interpolation") or "bicubic"
         if interpolation not in [*_RESAMPLING]:
-            raise ModelFolderError(f"preprocess.interpolation: {interpolation!r} is none of {[*_RESAMPLING]}")
+            raise ModelFolderError(
+                f"preprocess.interpolation: {shown(interpolation)} is none of {[*_RESAMPLING]}"
+            )
         resize_mode = values.get("resize_mode") or "shortest"
         if resize_mode not in ("shortest", "longest", "squash"):
-            raise ModelFolderError(f"preprocess.resize_mode: {resize_mode!r} is unknown")
+            raise ModelFolderError(f"preprocess.resize_mode: {shown(resize_mode)} is unknown")
         if values.get("mode", "RGB") != "RGB":
-            raise ModelFolderError(f"preprocess.mode: only RGB is known, not {values['mode']!r}")
-        mean = _numbers(values, "mean", 3) if values.get("mean") else CLIP_MEAN
-        std = _numbers(values, "std", 3) if values.get("std") else CLIP_STD
-        if min(std) <= 0:
-            raise ModelFolderError(f"preprocess.std: must be above 0, not {std}")
+            raise ModelFolderError(f"preprocess.mode: only RGB is known, not {shown(values['mode'])}")
+        mean = _numbers(values, "mean", 3, -LARGEST, LARGEST) if values.get("mean") else CLIP_MEAN
+        std = _numbers(values, "std", 3, -LARGEST, LARGEST) if values.get("std") else CLIP_STD
+        if min(std) < LEAST_STD:
+            raise ModelFolderError(
+                f"preprocess.std: must be above 0, at least {LEAST_STD:g}, not {shown(std)}"
+            )
         fill = values.get("fill_color") or 0
         if not isinstance(fill, int) or not 0 <= fill <= 255:
-            raise ModelFolderError(f"preprocess.fill_color: must be a whole number in 0–255, not {fill!r}")
+            raise ModelFolderError(
+                f"preprocess.fill_color: must be a whole number in 0–255, not {shown(fill)}"
+            )
         offset = values.get("crop_offset") or "round"
         if offset not in ("round", "floor"):
-            raise ModelFolderError(f"preprocess.crop_offset: {offset!r} is none of round, floor")
+            raise ModelFolderError(f"preprocess.crop_offset: {shown(offset)} is none of round, floor")
         draft = values.get("draft", DRAFT)
         if not isinstance(draft, int) or isinstance(draft, bool) or not 0 <= draft <= MAX_DRAFT:
             raise ModelFolderError(
-                f"preprocess.draft: must be a whole number in 0–{MAX_DRAFT}, not {draft!r}"
+                f"preprocess.draft: must be a whole number in 0–{MAX_DRAFT}, not {shown(draft)}"
             )
         return cls((height, width), mean, std, interpolation, resize_mode, fill, offset, draft)
 
@@ -196,14 +208,15 @@ def _centre(image: Image.Image, width: int, height: int, fill: int, offset: str)
     return image.crop((left, top, left + width, top + height))
 
 
-def _numbers(values: Mapping[str, Any], key: str, n: int) -> Any:
+def _numbers(values: Mapping[str, Any], key: str, n: int, low: float, high: float) -> Any:
     found = values[key]
-    if isinstance(found, int | float):
-        found = [found] * n
-    if (
-        not isinstance(found, Sequence)
-        or len(found) != n
-        or not all(isinstance(v, int | float) for v in found)
-    ):
-        raise ModelFolderError(f"preprocess.{key}: expected {n} numbers, got {found!r}")
-    return tuple(found)
+    numbers = [found] * n if isinstance(found, int | float) else found
+    if not isinstance(numbers, list | tuple) or len(numbers) != n or not all(map(_is_number, numbers)):
+        raise ModelFolderError(f"preprocess.{key}: expected {n} numbers, got {shown(found)}")
+    if not all(low <= number <= high for number in numbers):  # NaN is in no range
+        raise ModelFolderError(f"preprocess.{key}: must be in {low:g} to {high:g}, not {shown(found)}")
+    return tuple(numbers)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

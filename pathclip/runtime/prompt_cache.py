@@ -1,9 +1,9 @@
 """Embeddings of the prompts that a user types, in the user's cache: a second call spares the text tower.
 
-One file for each model, precision and runtime. A file is read whole, completed and put in the place of the
-old one by a rename: of two processes that do so at once one may lose its rows, which are made again when next
-asked for; neither sees half a file. Nothing here can fail a run: a damaged file counts as none, and where the
-folder cannot be written to, nothing is kept.
+One file for each model, precision and runtime with its libraries' versions. A file is read whole, completed
+and put in the place of the old one by a rename: of two processes that do so at once one may lose its rows,
+which are made again when next asked for; neither sees half a file. Nothing here can fail a run: a damaged
+file counts as none, and where the folder cannot be written to, nothing is kept.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pathclip import __version__, atomic
+from pathclip.runtime.libraries import LIBRARIES, versions
 from pathclip.runtime.prompt_store import StoreError, Vectors, pack, unpack
+from pathclip.runtime.user_cache import user_cache
 
 if TYPE_CHECKING:
     from pathclip.runtime.encoder import Encoder
@@ -44,18 +45,9 @@ class PromptCache:
 
     @classmethod
     def of_user(cls) -> PromptCache | None:
-        """The one below `PATHCLIP_CACHE` or, without it, the system's place for caches.
-
-        None where `PATHCLIP_CACHE` is set to nothing: then nothing is kept.
-        """
-        named = os.environ.get("PATHCLIP_CACHE")
-        if named == "":
-            return None
-        if named is not None:
-            return cls(Path(named).expanduser() / "prompts")
-        # As conf/paths/default.yaml has it.
-        base = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or ".") / ".cache"
-        return cls(Path(base) / "pathclip" / "prompts")
+        """The one in the user's cache; None where there is none (see `user_cache`): nothing is kept then."""
+        folder = user_cache()
+        return None if folder is None else cls(folder / "prompts")
 
     def find(self, encoder: Encoder, prompts: Iterable[str]) -> Vectors:
         """Those of the prompts that are known: prompt → L2-normalised float32 [d]."""
@@ -99,12 +91,13 @@ class PromptCache:
                 path.unlink(missing_ok=True)
 
 
-def _key(encoder: Encoder) -> dict[str, str]:
+def _key(encoder: Encoder) -> dict[str, Any]:
     """What the embedding of a text depends on beside the text."""
     return {
         "model": encoder.folder.hash,
         "precision": encoder.precision,
         "runtime": encoder.runtime,
+        "libraries": versions(*LIBRARIES.get(encoder.runtime, ())),
         "version": __version__,
     }
 

@@ -81,6 +81,6 @@ def check_names(file: Path, name: str, inputs: Sequence[str], outputs: Sequence[
         )
 
 
-def brief(error: Exception) -> str:
+def brief(error: BaseException) -> str:
     """The first line of what a runtime says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

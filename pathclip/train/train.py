@@ -207,13 +207,14 @@ def _trainer(cfg: Any, out: str) -> lightning.Trainer:
 
 def _check_validation(cfg: Any, data: Any) -> None:
     """Refuses figures of pairs that are trained on, and a metric without any pairs."""
-    val, described = data.val_folder, data.describe()
-    copied = described["val_hash"] is not None and described["val_hash"] in described["data_hash"]
-    if val in data.train_folders or copied:
+    described = data.describe()
+    val, val_hash = described["val"], described["val_hash"]
+    if val in described["shards"] or (val_hash and val_hash in described["data_hash"]):
         raise ConfigError(
             f"data.val={val}: the same pairs as data.train; its figures would be of pairs trained on"
         )
-    if data.unlabelled and any(val == one.folder for one in data.unlabelled.folders):
+    beside = described.get("unlabelled", {"folders": [], "data_hash": []})
+    if val in beside["folders"] or (val_hash and val_hash in beside["data_hash"]):
         raise ConfigError(f"data.val={val}: its pictures stand in data.unlabelled, which is trained on")
     for name in ("checkpoints", "early_stopping"):
         monitor = (cfg.callbacks.get(name) or {}).get("monitor")

@@ -114,3 +114,18 @@ def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
         write(tmp_path / "file" / "a.csv")
+
+
+@pytest.mark.parametrize("cell", ["a\rb", "\r", "a\r\nb", 'say "a"', " a ", "a;b"])
+def test_a_cell_with_a_carriage_return_stays_in_its_row(tmp_path, cell):
+    out = write(tmp_path / "a.csv", entries=[{"path": cell, "row": {"case": cell}}, ENTRIES[1]])
+    with out.open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["file"], first["case"], second["file"]) == (cell, cell, "gone.png")
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path):
+    table = tmp_path / "tiles.csv"
+    table.write_text("path\n")
+    with pytest.raises(DataError, match="cannot be written"):
+        check_out(tmp_path / ("x" * 300 + ".csv"), table)

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -16,7 +17,9 @@ import pytest
 
 import pathclip
 from pathclip import cli
+from pathclip.model_folder import open_model_folder
 from pathclip.runtime.classify import classify
+from tests import tiny_calibration
 from tests.tiny_model import break_file, write_image, write_tiny_model
 
 LABELS = ["--labels", "red,blue,green"]
@@ -221,3 +224,86 @@ def test_stored_labels_load_neither_the_tokenizer_nor_the_cache(tmp_path, images
     )
     assert done.stdout.splitlines()[-1] == "False"
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+def test_whoever_types_names_sees_the_answer_to_each(tiny_model, images):
+    master, slave = os.openpty()
+    command = [sys.executable, "-m", "pathclip", "classify", tiny_model, "-", *LABELS, "--top", "1"]
+    process = subprocess.Popen(command, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    os.close(slave)
+    reader = threading.Timer(60, process.kill)  # where no answer comes
+    reader.start()
+    for colour in ("red", "blue"):
+        os.write(master, f"{images / colour}.png\n".encode())
+        assert process.stdout.readline().decode().strip() == f"{images / colour}.png"
+        assert process.stdout.readline().decode().split()[-1] == colour
+    os.write(master, b"\x04")
+    assert process.wait(30) == 0
+    reader.cancel()
+    os.close(master)
+
+
+def test_a_line_that_can_be_no_name_ends_the_document_but_loses_no_answer(
+    call, tiny_model, images, monkeypatch
+):
+    content = f"{images / 'red.png'}\n{images / 'blue.png'}\n".encode() + b"x" * 200_000
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    status, out, err = call("classify", tiny_model, "-", *LABELS, "--json", "--batch-size", 1)
+    document = json.loads(out)
+    assert (status, len(err)) == (1, 1)
+    assert [image["labels"][0]["name"] for image in document["images"]] == ["red", "blue"]
+    assert document["error"].startswith("stdin: a line of more than 64 KiB")
+
+
+def test_a_cell_that_can_be_no_name_is_one_bad_picture(call, tmp_path, tiny_model, images):
+    table = tmp_path / "t.csv"
+    table.write_text(f"path\na\0b.png\n{'x' * 300}\n{images / 'red.png'}\n")
+    status, out, err = call("classify", tiny_model, table, *LABELS, "--json")
+    document = json.loads(out)
+    assert (status, len(document["images"]), len(document["failed"])) == (1, 1, 2)
+    assert len(err) == 2 and not any("\0" in line for line in err)
+
+
+def test_the_model_runs_on_as_many_pictures_as_asked_for(call, tmp_path, tiny_model, images, monkeypatch):
+    import onnxruntime
+
+    sizes = []
+    run = onnxruntime.InferenceSession.run
+
+    def counted(session, outputs, given):
+        sizes.extend(len(pixels) for name, pixels in given.items() if name == "pixels")
+        return run(session, outputs, given)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", counted)
+    table = tmp_path / "t.csv"
+    table.write_text("path\n" + f"{images / 'red.png'}\n" * 64)
+    assert call("classify", tiny_model, table, *LABELS, "--json", "--batch-size", 64)[0] == 0
+    assert sizes == [64]
+
+
+@pytest.mark.parametrize(("given", "runtime"), [("auto", "onnx"), ("openvino", "openvino")])
+def test_a_calibrated_question_is_asked_in_onnxruntime_unless_told_otherwise(
+    call, tmp_path, images, monkeypatch, given, runtime
+):
+    """OpenVINO is recorded as the faster here, so that 'auto' would take it for as many pictures."""
+    pytest.importorskip("openvino")
+    from pathclip.runtime import choice
+    from pathclip.runtime.cores import available_cores
+    from pathclip.runtime.cpu import cpu
+
+    monkeypatch.setenv("PATHCLIP_CACHE", str(tmp_path / "cache"))
+    if not choice.worth_asking(cpu()):
+        pytest.skip("OpenVINO is never taken on such a processor")
+    model = write_tiny_model(tmp_path / "m")
+    tiny_calibration.write(model, {"colours": {"int8": tiny_calibration.entry(model)}})
+    table = tmp_path / "t.csv"
+    table.write_text("path\n" + f"{images / 'red.png'}\n" * 100)
+    key = choice.key_of(open_model_folder(model), "int8", available_cores())
+    choice.keep(key, {"onnx": choice.Measured(1.0, 1.0), "openvino": choice.Measured(0.1, 1000.0)})
+
+    def used(*question):
+        return json.loads(call("classify", model, table, *question, "--runtime", given, "--json")[1])["model"]
+
+    assert used("--task", "colours")["runtime"] == runtime
+    assert used(*LABELS)["runtime"] == "openvino"

@@ -145,3 +145,25 @@ def test_a_folder_is_counted_and_then_gone_through_again(tmp_path):
     source = open_source([str(tmp_path)])
     assert source.count() == 2
     assert len(given(source)) == 2
+
+
+def test_a_name_that_is_too_long_is_left_for_its_own_line(tmp_path):
+    names = [str(tmp_path / ("x" * 300)), str(tmp_path / ("[" + "x" * 300 + ".png"))]
+    assert given(open_source(names[:1])) == names[:1]
+    with pytest.raises(DataError, match="matches no file"):
+        open_source(names[1:])
+    with pytest.raises(DataError, match="cannot be read"):
+        open_source([names[0] + ".csv"])
+
+
+def test_a_pattern_that_finds_a_file_by_several_ways_gives_it_once(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/x.png").touch()
+    assert given(open_source([f"{tmp_path}/**/**/*.png"])) == [str(tmp_path / "a/b/x.png")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_table_that_is_a_pipe_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(DataError, match="a table is read twice"):
+        open_source([str(tmp_path / "t.csv")])

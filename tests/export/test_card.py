@@ -101,6 +101,12 @@ def test_a_failed_gate_stands_at_the_top():
     )
 
 
+def test_where_the_pairs_of_the_gate_come_from_stands_below_them():
+    gate = Gate(PASSED.lines, {"held_out": {"source": "validation shards"}})
+    assert "with held-out pairs of the validation shards; " in readme(BARE, gate)
+    assert "with held-out pairs; " in readme(BARE, PASSED)
+
+
 def test_a_score_without_interval_has_a_dash():
     old = {**BARE, "scores": [{"name": "accuracy", "value": 0.9, "low": None, "high": None, "n": 3}]}
     assert "| accuracy | 0.900 | – | 3 |" in readme(old, PASSED)

@@ -127,6 +127,21 @@ def test_the_report_stands_beside_the_folder_and_holds_its_gate(exported):
         assert len(found["towers"][tower]["layer_errors"]) >= found["towers"][tower]["layers"] > 0
 
 
+def test_the_gate_records_where_its_pairs_come_from_and_that_prompts_took_part(
+    exported_transformer, exported_convolutional
+):
+    gate = json.loads((exported_transformer.out / "gate.json").read_text())
+    assert (
+        gate["held_out"]["source"] == "training shards" and "no validation shards" in gate["held_out"]["note"]
+    )
+    assert "of the training shards" in (exported_transformer.out / "README.md").read_text()
+    chose = [
+        json.loads((one.report / "report.json").read_text())["data"]["prompts_took_part_in_the_choice"]
+        for one in (exported_transformer, exported_convolutional)
+    ]
+    assert chose == [True, False]
+
+
 def test_the_gate_names_the_trial_that_was_taken(exported_transformer):
     entry = json.loads((exported_transformer.out / "gate.json").read_text())["recipes"]["text"]
     assert len(entry["trials"]) > 3

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -44,20 +46,37 @@ def pairs(*labels):
 
 
 def by_task(data, limit=100, seen=(99,), classes=CLASSES, templates=("{}",)):
-    return labelled_by_task("t", ZeroShot(data, classes, templates), limit, calibration(*seen), tokenizer)
+    fitted = [calibration(*seen)] if not isinstance(seen, list) else seen
+    return labelled_by_task("t", ZeroShot(data, classes, templates), limit, fitted, tokenizer)
 
 
 def test_validation_pictures_go_before_those_that_are_tested_on():
     found = by_task(LabelledData(images("test", range(8)), None, images("validation", range(8, 14))))
     assert len(found) == 6 and "validation" in found.source
-    assert len(by_task(LabelledData(images("test", range(8))))) == 8
+    tested = by_task(LabelledData(images("test", range(8))))
+    assert len(tested) == 8 and tested.source == "task t, test pictures of the task, not validation"
 
 
 def test_pictures_that_recipes_were_fitted_on_are_left_out():
     found = by_task(LabelledData(images("test", range(8))), seen=(2, 5))
     assert len(found) == 6 and found.labels.tolist() == [0, 1, 1, 0, 0, 1]
-    with pytest.raises(DataError, match="all its pictures are among the calibration pairs"):
+    with pytest.raises(DataError, match="all its pictures, or their groups, are among the calibration pairs"):
         by_task(LabelledData(images("test", range(4))), seen=range(4))
+
+
+def test_pictures_of_a_group_that_recipes_were_fitted_on_are_left_out():
+    fitted = [calibration(99), dataclasses.replace(calibration(98), groups=("g1",))]
+    found = by_task(LabelledData(images("test", range(8))), seen=fitted)
+    assert found.groups == ("g0", "g0", "g2", "g2", "g3", "g3")
+
+
+@pytest.mark.parametrize("change", [lambda rows: rows[:, :, ::-1], lambda rows: rows // 2 * 2 + 1])
+def test_near_duplicates_of_what_recipes_were_fitted_on_are_left_out(change):
+    seen = calibration(2)
+    near = dataclasses.replace(seen, pixels=np.ascontiguousarray(change(seen.pixels)))
+    assert not (near.pixels == seen.pixels).all()
+    found = by_task(LabelledData(images("test", range(8))), seen=[near])
+    assert found.labels.tolist() == [0, 1, 1, 0, 1, 0, 1]
 
 
 def test_wordings_of_a_class_belong_to_it():
@@ -73,7 +92,7 @@ def test_a_limit_takes_the_classes_in_turn_and_unknown_groups_are_one_each():
 
 def test_a_task_of_another_kind_is_refused():
     with pytest.raises(ConfigError, match="'t' is no zero-shot task"):
-        labelled_by_task("t", object(), 10, calibration(1), tokenizer)
+        labelled_by_task("t", object(), 10, [calibration(1)], tokenizer)
 
 
 def test_a_picture_of_no_class_is_named_with_the_task():

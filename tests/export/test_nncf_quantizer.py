@@ -99,6 +99,19 @@ def test_a_transformers_product_is_smoothed_and_safe(tmp_path):
     assert errors[1] < 0.8 * errors[0]
 
 
+def test_the_percentile_decides_how_far_the_ranges_reach(tmp_path):
+    graph = graphs.convolution(tmp_path)
+    steps = []
+    for percentile in (90.0, 99.99):
+        recipe = Recipe(quantizer="nncf", calibration="percentile", percentile=percentile, keep_fp32=())
+        model = onnx.load(made(graph, graphs.DATA, recipe).file)
+        known = {tensor.name: tensor for tensor in model.graph.initializer}
+        (first,) = [n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == "pixels"]
+        steps.append(float(numpy_helper.to_array(known[first.input[1]])))
+    cut = [np.quantile(graphs.DATA[:16], share, axis=(1, 2, 3)).mean() for share in (0.95, 0.99995)]
+    assert steps[0] / steps[1] == pytest.approx(cut[0] / cut[1], rel=0.02)
+
+
 def test_a_tower_that_nncf_cannot_do_is_refused_in_one_line(tmp_path):
     graph = graphs.convolution(tmp_path)
     data = batches(graphs.DATA[:4, :3])  # three channels where the graph takes six

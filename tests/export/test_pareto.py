@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from pathclip.export.pareto import choose, front
+from pathclip.export.pareto import best, choose, front
 
 
 @dataclass
 class Trial:
     speed: float
     faithful: float
+    safe: bool = True
 
 
 def trials(*pairs):
@@ -37,6 +38,19 @@ def test_the_fastest_within_the_tolerance_of_the_best_is_taken(tolerance, taken)
 def test_among_those_about_as_fast_the_most_faithful_is_taken():
     """A timing moves by 2 % from run to run, and the choice should not move with it."""
     assert choose(trials((2.00, 0.980), (1.97, 0.989), (1.5, 0.99)), 0.02) == 1
+
+
+def test_a_trial_that_can_saturate_is_taken_only_where_all_can():
+    unsafe = (2.0, 0.99, False)
+    some = trials(unsafe, (1.0, 0.98))
+    assert choose(some, 0.02) == best(some) == 1 and front(some) == [1]
+    alone = trials(unsafe, (1.0, 0.98, False))
+    assert choose(alone, 0.02) == best(alone) == 0
+
+
+def test_of_the_most_faithful_the_fastest_is_the_best():
+    some = trials((1.0, 0.99), (1.2, 0.99), (1.2, 0.99), (1.5, 0.9))
+    assert best(some) == 1 and best(some) in front(some)
 
 
 def test_what_is_taken_lies_on_the_front():

@@ -47,6 +47,40 @@ def test_bias_correction_takes_the_mean_shift_away(convolution):
     assert shift[1] < 0.4 * shift[0]
 
 
+def test_two_products_that_share_a_bias_are_corrected_each_for_itself(tmp_path):
+    rng = np.random.default_rng(4)
+    nodes = [
+        *(helper.make_node("MatMul", ["pixels", f"w{n}"], [f"y{n}"], f"product{n}") for n in (0, 1)),
+        *(helper.make_node("Add", [f"y{n}", "bias"], [f"z{n}"], f"add{n}") for n in (0, 1)),
+        helper.make_node("Concat", ["z0", "z1"], ["embedding"], "both", axis=-1),
+    ]
+    weights = {f"w{n}": rng.normal(0, 1, (16, 8)) for n in (0, 1)} | {"bias": np.zeros(8)}
+    given = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 5, 16])
+    graph = graphs.write(tmp_path / "fp32.onnx", nodes, given, weights, ["n", 5, 16])
+    data = rng.gamma(2.0, 1.0, (64, 5, 16)).astype(np.float32)
+    exact = run(graph, data)
+    shift = []
+    for corrected in (False, True):
+        recipe = Recipe(bias_correction=corrected, keep_fp32=(), calibration="minmax")
+        rows = run(quantised(graph, data, recipe).file, data)
+        shift.append(np.abs((rows - exact).mean(axis=(0, 1))).mean())
+    assert shift[1] < 0.3 * shift[0]
+
+
+def test_products_of_two_activations_are_quantised_too(tmp_path):
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["t"], "turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["pixels", "t"], ["embedding"], "attention"),
+    ]
+    given = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 5, 16])
+    graph = graphs.write(tmp_path / "fp32.onnx", nodes, given, {}, ["n", 5, 5])
+    data = np.random.default_rng(4).normal(size=(64, 5, 16)).astype(np.float32)
+    model = onnx.load(quantised(graph, data, Recipe(keep_fp32=())).file)
+    (product,) = [node for node in model.graph.node if node.name == "attention"]
+    writers = {name: node.op_type for node in model.graph.node for name in node.output}
+    assert [writers[name] for name in product.input] == ["DequantizeLinear"] * 2
+
+
 def test_the_stem_is_the_first_convolution_and_the_depthwise_one_after_it(convolution):
     model = onnx.load(convolution)
     assert list(kept_nodes(model, ["stem"])) == ["stem", "deep"]

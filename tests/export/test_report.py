@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -7,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from pathclip.export.gate import Gate
+from pathclip.export.gate import TRAINED_ON, Gate
 from pathclip.export.layers import LayerError
 from pathclip.export.objective import Fidelity
 from pathclip.export.plots import layer_plot, pareto_plot
 from pathclip.export.quantize import Quantised
 from pathclip.export.recipe import Recipe
-from pathclip.export.report import Exported, Sets, sentences, write_report
+from pathclip.export.report import Exported, sentences, write_report
+from pathclip.export.report_sets import PROMPTS_CHOSE, Sets
 from pathclip.export.search import Chosen, Trial
 from pathclip.export.sensitivity import Sensitivity
 from pathclip.export.verdict import Line
@@ -30,7 +32,7 @@ def trial(loss, speed, calibration="mse", reasons=None):
     return Trial("ranges", Recipe(calibration=calibration), made, fidelity, speed, 4_000_000)
 
 
-def exported(tmp_path, speed=1.9, passed=True, name="lite"):
+def exported(tmp_path, speed=1.9, passed=True, name="lite", sets=None, captions=None):
     write_shards(tmp_path / "train", [Sample("a", picture(0), "a tumour", {"group": "g"})])
     trials = (trial(0.01, 1.2), trial(0.002, speed, reasons={"conv_7": REASON}), trial(0.02, 0.9, "minmax"))
     chosen = Chosen(trials, 1, None, (Sensitivity("conv_7", "Conv", 0.0123),), {"by nncf": "too old"}, 12.0)
@@ -45,9 +47,10 @@ def exported(tmp_path, speed=1.9, passed=True, name="lite"):
         Line("size, int8 / fp32", 0.256, 0.5, True, note="105.4 MB → 27.0 MB"),
         Line("image speed, int8 / fp32", speed, n=16),
     )
-    gate = Gate(lines, {"recipes": {"image": {"recipe": "mse"}}})
+    details = {"recipes": {"image": {"recipe": "mse"}}, **({"captions": captions} if captions else {})}
+    gate = Gate(lines, details)
     folder = SimpleNamespace(path=tmp_path, hash="ab" * 32, card={"name": name})
-    sets = Sets((str(tmp_path / "train"),), 128, 127, 126)
+    sets = Sets((str(tmp_path / "train"),), 128, 127, 126, **(sets or {}))
     return Exported(folder, tmp_path / "out", gate, {"image": chosen}, {"image": layers}, sets, 0.002, 7)
 
 
@@ -87,11 +90,56 @@ def test_a_candidate_as_good_as_fp32_can_be_drawn():
     assert "nan" not in pareto_plot([trial(0.0, 1.0)], [0], 0)
 
 
-@pytest.mark.parametrize(("speed", "alone"), [(0.97, True), (1.9, False)])
+@pytest.mark.parametrize(("speed", "alone"), [(0.97, True), (1.02, True), (1.04, False), (1.9, False)])
 def test_that_the_gain_is_size_alone_is_said_where_it_is_so(speed, alone, tmp_path):
     said = " ".join(sentences(exported(tmp_path, speed)))
     assert ("no faster than fp32 on this CPU" in said and "the gain is size alone" in said) is alone
     assert "26% of the bytes" in said
+
+
+def test_what_was_not_proven_or_not_measured_is_counted_beside_the_verdict(tmp_path):
+    whole = exported(tmp_path)
+    assert sentences(whole)[0] == "The gate passed; 1 of its lines is not measured."
+    lines = (
+        Line("a", 1.0, 0.9, True, proven=False),
+        Line("b", 1.0, 0.9, True, proven=False),
+        Line("c", None),
+    )
+    for some, said in (
+        (lines, "The gate passed; 2 of its lines are not proven and 1 of its lines is not measured."),
+        (lines[:0], "The gate passed."),
+        ((*lines[2:], Line("d", 0.1, 0.9, False)), "The gate failed: 1 of its limits do not hold; 1 of its"),
+    ):
+        found = sentences(dataclasses.replace(whole, gate=Gate(some)))[0]
+        assert found.startswith(said)
+
+
+def test_the_sets_are_told_with_what_they_have_in_common(tmp_path):
+    plain = write_report(tmp_path / "plain", exported(tmp_path)).read_text()
+    assert "no group in two of them" in plain and TRAINED_ON not in plain and PROMPTS_CHOSE not in plain
+    told = {
+        "source": "training shards",
+        "note": "val: gone",
+        "trained_on": True,
+        "shared_groups": 3,
+        "prompts_chose": True,
+    }
+    page = write_report(tmp_path / "told", exported(tmp_path, sets=told)).read_text()
+    assert "3 groups in two of them" in page and "no group in two" not in page
+    assert f"training shards; {TRAINED_ON}; val: gone" in page and PROMPTS_CHOSE in page
+
+
+@pytest.mark.parametrize(
+    ("judged", "fitted", "said"),
+    [
+        (42, 0, "none was calibrated on"),
+        (30, 12, "on the 30 of 42 different captions that were not calibrated on"),
+        (42, 40, "42 different captions, of which 40 were calibrated on"),
+    ],
+)
+def test_the_report_says_which_captions_the_text_tower_is_judged_on(judged, fitted, said, tmp_path):
+    captions = {"distinct": 42, "fitted": fitted, "judged": judged}
+    assert said in write_report(tmp_path / "r", exported(tmp_path, captions=captions)).read_text()
 
 
 def test_a_failed_gate_is_the_first_thing_said(tmp_path):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from pathclip.export.moments import input_rows, second_moments
 from pathclip.export.prepare import weighted
@@ -95,8 +95,8 @@ def test_centred_moments_are_those_around_the_mean(tmp_path):
     model = onnx.load(graph)
     nodes = [node for node in weighted(model) if node.name == "point"]
     feeds = lambda: [{"pixels": DATA}]  # noqa: E731
-    ((_, plain),) = second_moments(graph, model, nodes, feeds, centred=False)
-    ((_, centred),) = second_moments(graph, model, nodes, feeds, centred=True)
+    ((_, plain),) = second_moments(graph, model, nodes, feeds, centred=())
+    ((_, centred),) = second_moments(graph, model, nodes, feeds, centred={"point"})
     assert plain.shape == (1, 12, 12)
     lost = plain[0] - centred[0]
     # What is lost is the product of a vector with itself: of rank one.
@@ -117,6 +117,22 @@ def test_a_graph_rounded_by_adaround_is_nearer_to_fp32_and_saturation_safe(tmp_p
     errors = [np.square(rows - exact).mean() for rows in (nearest, run(made.file, data))]
     assert errors[1] < 0.8 * errors[0]
     assert max(np.abs(values.astype(int)).max() for values in integer_weights(made.file).values()) <= 64
+
+
+def test_the_mean_error_of_a_layer_without_a_bias_counts(tmp_path):
+    """Nothing corrects it afterwards: to leave it out would be worse than to round to the nearest."""
+    rng = np.random.default_rng(5)
+    weights = {"w": rng.normal(0, 1, (16, 24))}
+    given = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 5, 16])
+    nodes = [helper.make_node("MatMul", ["pixels", "w"], ["embedding"], "product")]
+    graph = graphs.write(tmp_path / "fp32.onnx", nodes, given, weights, ["n", 5, 24])
+    data = (rng.normal(0, 1, (64, 5, 3)) @ rng.normal(0, 0.3, (3, 16)) + 2).astype(np.float32)
+    exact, recipe = run(graph, data), Recipe(keep_fp32=(), calibration="minmax")
+    errors = []
+    for rounder in (None, AdaRound(graph, lambda: [{"pixels": data}], 7, centred=True)):
+        rows = run(quantised(graph, data, recipe, rounder=rounder).file, data)
+        errors.append(np.square(rows - exact).mean())
+    assert errors[1] < 0.8 * errors[0]
 
 
 def test_what_was_rounded_once_is_not_searched_again(tmp_path):

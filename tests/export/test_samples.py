@@ -9,7 +9,7 @@ import pytest
 
 from pathclip.errors import DataError
 from pathclip.export import samples
-from pathclip.export.samples import Samples, apart, apart_by_group, draw_pairs, read_calibration
+from pathclip.export.samples import apart_by_group, draw_pairs, read_calibration
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.shards.writer import Sample, write_shards
 from tests import tiny_shards
@@ -118,16 +118,8 @@ def test_too_few_pairs_name_all_folders(tmp_path):
         read_calibration(folders, 64, 64, PREPROCESS, tokenizer)
 
 
-def pairs_of(*groups):
-    n = len(groups)
-    blank = np.zeros((n, 8, 8, 3), np.uint8)
-    return Samples(blank, np.zeros((n, 4), np.int64), tuple(map(str, range(n))), PREPROCESS, groups)
-
-
-def test_recipes_are_chosen_on_groups_that_no_range_was_read_off():
-    used, selection = apart(pairs_of("a", "b", "a", "c", "b", "d"), 3)
-    assert used.groups == ("a", "a", "c") and selection.groups == ("b", "b", "d")
-    assert used.texts == ("0", "2", "3") and selection.texts == ("1", "4", "5")
+def test_three_sets_share_no_group_either():
+    assert apart_by_group(["a", "b", "a", "c", "b", "d", "e"], 2, 2, 2) == ([0, 2], [1, 4], [3, 5])
 
 
 def test_a_large_group_does_not_leave_the_other_set_empty():
@@ -135,20 +127,17 @@ def test_a_large_group_does_not_leave_the_other_set_empty():
     assert (len(first), len(second)) == (40, 9)
 
 
-def test_where_pairs_are_few_both_sets_are_short_alike():
+def test_where_pairs_are_few_both_sets_are_short_alike_once_each_has_enough():
     first, second = apart_by_group([f"g{number // 2}" for number in range(20)], 100, 50)
-    assert (len(first), len(second)) == (14, 6)
+    assert (len(first), len(second)) == (12, 8)
+    first, second = apart_by_group([f"g{number // 2}" for number in range(60)], 100, 50)
+    assert (len(first), len(second)) == (40, 20)
 
 
 def test_a_set_holds_pairs_of_many_groups_rather_than_all_of_a_few():
     groups = [f"g{number % 20}" for number in range(200)]
     first, second = apart_by_group(groups, 20, 20)
     assert len({groups[n] for n in first}) == len({groups[n] for n in second}) == 10
-
-
-def test_one_group_alone_serves_for_both():
-    used, selection = apart(pairs_of("a", "a"), 1)
-    assert len(used) == len(selection) == 2
 
 
 def test_pairs_keep_the_label_that_their_shard_names(tmp_path):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -9,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pathclip.errors import ConfigError
+from pathclip.export import sensitivity
 from pathclip.export.objective import Objective
 from pathclip.export.recipe import Recipe
 from pathclip.export.search import search
@@ -55,7 +58,8 @@ def recipes(mode, operators, best=BASE):
 def test_eight_bits_are_for_who_asks_for_them(mode, operators):
     assert all(one.weight_bits == 7 for one in recipes(mode, operators))
     asked = dataclasses.replace(BASE, weight_bits=8)
-    assert all(one.weight_bits == 8 for one in recipes(mode, operators, asked))
+    seven, *others = recipes(mode, operators, asked)
+    assert seven == BASE and all(one.weight_bits == 8 for one in others)
 
 
 def test_smoothing_is_for_products_and_equalisation_for_convolutions():
@@ -110,6 +114,58 @@ def test_a_variant_without_any_hold_on_the_tower_is_no_trial(tower, objective):
 def test_when_time_is_over_the_base_recipe_stands(tower, objective):
     found = search(tower, objective, BASE, "full", seconds=0.0)
     assert [trial.stage for trial in found.trials] == ["base"]
+
+
+def test_who_asks_for_eight_bits_gets_seven_where_eight_can_saturate(tower, objective):
+    asked = dataclasses.replace(BASE, weight_bits=8)
+    plain = search(tower, objective, asked)
+    assert plain.trial.unsafe > 0 and "layers unsafe without VNNI" in plain.trial.describe()
+    found = search(tower, objective, asked, "quick", tolerance=0.5)
+    assert found.recipe.weight_bits == 7 and found.trial.safe and found.quantised.file.is_file()
+    assert [trial.unsafe > 0 for trial in found.trials] == [True] + [False] * (len(found.trials) - 1)
+
+
+class Faster(Tower):
+    """A tower of which a variant says the same as its base, with one constant less to look up."""
+
+    def quantise(self, recipe, file, keep=None):
+        made = Tower.quantise(self, dataclasses.replace(recipe, calibration="minmax"), file, keep)
+        model = onnx.load(file)
+        if recipe.calibration == "mse":  # the base: as if it did some work for nothing
+            model.graph.output[0].name = "late"
+            weight = numpy_helper.from_array(np.eye(towers.DIM, dtype=np.float32), "same")
+            model.graph.initializer.append(weight)
+            names = ["embedding", *(f"again{n}" for n in range(600)), "late"]
+            model.graph.node.extend(
+                helper.make_node("MatMul", [a, "same"], [b], b) for a, b in itertools.pairwise(names)
+            )
+        onnx.save(model, file)
+        return made
+
+
+def test_a_faster_trial_as_faithful_as_the_best_takes_its_place(fp32, objective, tmp_path):
+    """The slower one's file is gone, and what is done next must not ask for it."""
+    tower = Faster("image", fp32["image"], SAMPLES.part(0, 24), SAMPLES.part(24, 48), tmp_path)
+    found = search(tower, objective, BASE, "quick")
+    first, second = found.trials[:2]
+    assert first.faithful == second.faithful and first.speed < second.speed
+    assert found.sensitivities and not first.quantised.file.exists()
+
+
+def test_a_ranking_cut_off_by_time_says_how_many_layers_it_is_of(tower, objective, monkeypatch):
+    clock = SimpleNamespace(monotonic=iter([0.0, 0.0, math.inf]).__next__)
+    monkeypatch.setattr(sensitivity, "time", clock)
+    found = search(tower, objective, BASE, "quick", seconds=1e6)
+    assert len(found.sensitivities) == 2 and found.layers == 6
+    returned = [trial for trial in found.trials if trial.stage == "sensitive in fp32"]
+    assert next(iter(returned[0].quantised.reasons.values())).endswith("no. 1 of 2 measured of 6")
+
+
+def test_smoothing_without_any_hold_on_the_tower_is_not_told(tower, objective, fp32, tmp_path):
+    base = dataclasses.replace(BASE, smoothing=0.7, equalisation=True)
+    assert search(tower, objective, base).recipe == base
+    words = Tower("text", fp32["text"], SAMPLES.part(0, 24), SAMPLES.part(24, 48), tmp_path)
+    assert search(words, objective, base).recipe == BASE
 
 
 class WithoutMinMax(Tower):

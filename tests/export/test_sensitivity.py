@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pathclip.export.sensitivity import sensitivities
+from pathclip.export.sensitivity import sensitivities, spread
 from pathclip.export.session import embed
 from tests.export import towers
 
@@ -25,7 +25,8 @@ def samples():
 
 
 def test_every_layer_is_measured_the_costliest_first(network, samples):
-    found = sensitivities(*network, "image", samples)
+    found, layers = sensitivities(*network, "image", samples)
+    assert layers == len(LAYERS)
     assert {one.name for one in found} == LAYERS
     costs = [one.cost for one in found]
     assert costs == sorted(costs, reverse=True) and costs[0] > 0
@@ -34,7 +35,7 @@ def test_every_layer_is_measured_the_costliest_first(network, samples):
 def test_a_layer_costs_alone_what_quantising_it_alone_costs(network, samples, tmp_path):
     fp32, _ = network
     exact = embed(fp32, "image", samples)
-    found = {one.name: one.cost for one in sensitivities(*network, "image", samples)}
+    found = {one.name: one.cost for one in sensitivities(*network, "image", samples)[0]}
     for name in ("pointwise", "head"):
         alone = towers.quantise_network(fp32, tmp_path / "alone.onnx", keep_fp32=tuple(LAYERS - {name}))
         cost = 1 - float((embed(alone, "image", samples, optimise=False) * exact).sum(axis=1).mean())
@@ -51,9 +52,18 @@ def test_a_layer_whose_input_is_cut_to_a_few_steps_is_found(network, samples, tm
     coarse = numpy_helper.to_array(tensor) * np.float32(50)
     tensor.CopyFrom(numpy_helper.from_array(coarse, scale))
     onnx.save(model, tmp_path / "coarse.onnx")
-    found = sensitivities(fp32, tmp_path / "coarse.onnx", "image", samples)
+    found, _ = sensitivities(fp32, tmp_path / "coarse.onnx", "image", samples)
     assert found[0].name == "grouped" and found[0].cost > 10 * found[1].cost
 
 
 def test_no_layer_is_begun_when_time_is_over(network, samples):
-    assert sensitivities(*network, "image", samples, ends=0.0) == ()
+    assert sensitivities(*network, "image", samples, ends=0.0) == ((), len(LAYERS))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 50])
+def test_every_beginning_of_the_order_lies_all_over_the_network(count):
+    order = spread(count)
+    assert sorted(order) == list(range(count))
+    for measured in range(1, count + 1):
+        gaps = np.diff([-1, *sorted(order[:measured]), count])
+        assert gaps.max() <= 3 * count / measured

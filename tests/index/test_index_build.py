@@ -59,7 +59,7 @@ def test_the_index_is_written_and_names_the_model(tmp_path, tiny_model):
     write_image(tmp_path / "images/red.png", "red")
     build(tiny_model, tmp_path / "images", out=tmp_path / "a.index")
     read = open_index(tmp_path / "a.index")
-    assert read.model == {"name": "tiny", "path": str(tiny_model), "precision": "int8"}
+    assert read.model == {"name": "tiny", "path": str(tiny_model), "precision": "int8", "runtime": "onnx"}
     read.require_model(pathclip.load(tiny_model).folder.hash)
 
 

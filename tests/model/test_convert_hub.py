@@ -120,3 +120,13 @@ def test_a_folder_that_is_here_is_never_asked_of_the_hub(repositories, tmp_path,
 )
 def test_a_hub_id_is_an_owner_and_a_name(source, found):
     assert hub_id(source) == found
+
+
+def test_a_large_file_beside_the_weights_is_not_fetched(repositories, tmp_path, run):
+    folder = shutil.copytree(repositories["vinid/plip"], tmp_path / "plip")
+    with (folder / "README.md").open("wb") as file:
+        file.truncate(65 << 20)  # of nothing: it takes no room
+    with hub({"vinid/plip": folder}) as (address, asked):
+        status, _, err = run(address, "vinid/plip", "--out", tmp_path / "out")
+    assert status == 1 and "vinid/plip: README.md is larger than 64 MiB, refused" in err
+    assert asked == []

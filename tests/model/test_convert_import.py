@@ -15,11 +15,16 @@ from safetensors.torch import load_file
 import pathclip
 from pathclip import cli
 from pathclip.errors import ConfigError, ModelFolderError
+from pathclip.evaluate.evaluate import evaluate
 from pathclip.evaluate.subjects import load_subjects
+from pathclip.launch import compose
 from pathclip.model.build import from_folder
 from pathclip.model.convert.import_model import ImportOptions, import_model
+from pathclip.model.convert.model_card import stated_licence
 from pathclip.model.convert.source import located
+from pathclip.model.teacher import Teacher
 from pathclip.model_folder import open_model_folder
+from tests import tiny_shards
 from tests.model.foreign_models import (
     BERT,
     MODEL,
@@ -228,8 +233,12 @@ def test_a_checkpoint_of_open_clips_training_wants_the_name_of_its_architecture(
     weights = load_file(saved["open_clip"] / "open_clip_model.safetensors")
     wrapped = {"epoch": 7, "name": "run", "state_dict": {f"module.{k}": v for k, v in weights.items()}}
     torch.save(wrapped, tmp_path / "epoch_7.pt")
-    with pytest.raises(ConfigError, match=r"say which architecture of open_clip it is.*--model ViT-B-32"):
+    with pytest.raises(ConfigError, match=r"say which .*--model ViT-B-32-quickgelu if .* ViT-B-32 if"):
         import_from(tmp_path / "epoch_7.pt", tmp_path / "out")
+    # As somebody shares them: nothing but tensors, under a name of his own.
+    torch.save(weights, tmp_path / "mine.pt")
+    with pytest.raises(ConfigError, match="do not tell whether it has QuickGELU"):
+        import_from(tmp_path / "mine.pt", tmp_path / "out")
     encoder, *ours = imported(tmp_path / "epoch_7.pt", tmp_path / "out", model=small_architecture)
     assert_equal(ours, by_open_clip(saved["open_clip"])[:2])
     assert encoder.name == small_architecture
@@ -240,6 +249,16 @@ def test_weights_of_another_architecture_are_one_line(saved, small_architecture,
     with pytest.raises(ModelFolderError, match="weights do not fit the architecture") as caught:
         import_from(tmp_path / "ViT.pt", tmp_path / "out", model=small_architecture)
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_shapes_that_ask_for_all_memory_are_refused_before_it_is_taken(tmp_path):
+    write_openai(tmp_path / "ViT.pt")
+    state = torch.load(tmp_path / "ViT.pt")
+    # Of two tensors alone the towers' widths are taken: these have all their numbers, but few.
+    state["ln_final.weight"] = torch.ones(1 << 18)
+    torch.save(state, tmp_path / "ViT.pt")
+    with pytest.raises(ModelFolderError, match=r"asks for \d+ numbers, but the weights hold"):
+        import_from(tmp_path / "ViT.pt", tmp_path / "out")
 
 
 def test_the_card_says_where_weights_came_from_and_under_which_licence(saved, copy, tmp_path):
@@ -255,6 +274,67 @@ def test_the_card_says_where_weights_came_from_and_under_which_licence(saved, co
     assert str(tmp_path) not in json.dumps(card) + text
     import_from(saved["open_clip"], tmp_path / "out")
     assert open_model_folder(tmp_path / "out").card["licence"] == "not stated"
+
+
+@pytest.mark.parametrize(
+    ("front", "licence"),
+    [
+        ("license:\ntags:\n- x", "not stated"),
+        ("license:\n- mit\n- cc-by-4.0", "mit, cc-by-4.0"),
+        ("license: 'mit'  # of the code", "mit"),
+        ("license: mit\x1b[31m", "mit\\x1b[31m"),
+    ],
+)
+def test_a_licence_is_the_value_of_its_own_line(front, licence, tmp_path):
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n")
+    assert stated_licence(tmp_path) == licence
+
+
+def test_names_that_a_terminal_would_obey_are_escaped(saved, tmp_path):
+    import_from(saved["open_clip"], tmp_path / "out", name="a\x1b[2Jb", licence="c\x07")
+    card = open_model_folder(tmp_path / "out").card
+    assert (card["name"], card["licence"]) == ("a\\x1b[2Jb", "c\\x07")
+    assert "\x1b" not in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["open_clip", "transformers", "siglip"])
+def test_pictures_are_decoded_whole_as_the_source_library_does(kind, saved, tmp_path):
+    import_from(saved[kind], tmp_path / "out")
+    assert pathclip.load(tmp_path / "out", runtime="torch").preprocess.draft == 0
+    (direct,) = load_subjects(str(saved[kind]))
+    assert direct.encoder.preprocess.draft == 0
+    assert direct.encoder.folder.card["preprocess"]["draft"] == 0
+
+
+def test_pictures_of_a_file_of_weights_are_decoded_whole(tmp_path):
+    write_openai(tmp_path / "ViT.pt")
+    import_from(tmp_path / "ViT.pt", tmp_path / "out")
+    assert open_model_folder(tmp_path / "out").card["preprocess"]["draft"] == 0
+
+
+def test_an_imported_folder_is_evaluated(saved, tmp_path):
+    import_from(saved["transformers"], tmp_path / "plip")
+    tiny_shards.write(tmp_path / "shards", n=8)
+    words = [
+        f"model={tmp_path / 'plip'}",
+        "task=shards",
+        f"tasks.shards.dataset.folder={tmp_path / 'shards'}",
+    ]
+    words += [f"out={tmp_path / 'report'}", "bootstrap.resamples=20"]
+    content = json.loads(evaluate(compose("evaluate", words)).json.read_text())
+    (model,) = content["models"]
+    assert (model["name"], model["precision"], model["runtime"]) == ("transformers", "fp32", "torch")
+    assert content["scores"]
+
+
+def test_an_imported_folder_teaches(saved, tmp_path):
+    encoder, images, texts = imported(saved["open_clip"], tmp_path / "out")
+    teacher = Teacher(tmp_path / "out", encoder.preprocess)
+    pixels = torch.from_numpy(encoder.preprocess.batch(pictures()))
+    tokens = torch.from_numpy(teacher.tokenizer(TEXTS))
+    found = teacher(pixels, tokens, TEXTS)
+    assert_equal([one.numpy() for one in found[:2]], (images, texts))
+    assert found[2] == pytest.approx(encoder.logit_scale)
 
 
 def test_what_was_imported_can_be_trained_on_with_its_cleaning_and_padding(saved, tmp_path):
@@ -325,12 +405,23 @@ def test_a_mistake_is_one_line_and_leaves_nothing(name, saved, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("kind", "entry", "value", "match"),
     [
-        ("transformers", ("vision_config", "hidden_act"), "relu", "hidden_act quick_gelu and relu cannot"),
+        (
+            "transformers",
+            ("vision_config", "hidden_act"),
+            "relu",
+            "'quick_gelu' and 'relu' cannot",
+        ),
         ("transformers", ("vision_config", "num_channels"), 1, "of 1 channels cannot"),
         ("transformers", ("text_config", "num_hidden_layers"), 3, "weights and config do not fit"),
         ("siglip", ("text_config", "hidden_act"), "gelu", "hidden_act 'gelu' cannot be expressed, only"),
         ("siglip", ("vision_config", "num_hidden_layers"), 3, "timm has no SigLIP tower of 3 layers"),
         ("siglip", ("vision_config", "layer_norm_eps"), 1e-5, "layer_norm_eps 1e-06"),
+        ("transformers", ("text_config", "num_attention_heads"), 0, "num_attention_heads must be"),
+        ("transformers", ("vision_config", "patch_size"), 0, "patch_size must be"),
+        ("transformers", ("vision_config", "hidden_size"), 1 << 24, "hidden_size must be"),
+        ("transformers", ("vision_config", "hidden_size"), 1 << 16, "asks for .* but the weights hold"),
+        ("transformers", ("text_config", "layer_norm_eps"), "x", "cannot be read as a model: "),
+        ("siglip", ("text_config", "hidden_act"), ["a"], "hidden_act"),
     ],
 )
 def test_a_config_that_cannot_be_expressed_is_refused(kind, entry, value, match, copy, tmp_path):

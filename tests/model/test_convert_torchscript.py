@@ -97,6 +97,62 @@ def test_a_broken_archive_is_one_line_with_the_way_out(archive, entry, content, 
     assert "safetensors" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def module(**attributes):
+    """A module in a data.pkl; its attributes are parts of a pickle."""
+    keys = {name: b"X" + len(name).to_bytes(4, "little") + name.encode() for name in attributes}
+    return b"c__torch__\nM\n)\x81}(" + b"".join(keys[k] + v for k, v in attributes.items()) + b"ub"
+
+
+def test_shared_children_do_not_double_the_work_at_every_level(archive):
+    program = module(a=b"K\x01") + b"q\x00"
+    for level in range(1, 40):
+        child = b"h" + bytes([level - 1])
+        program += module(a=child, b=child) + b"q" + bytes([level])
+    with pytest.raises(ModelFolderError, match="more modules, or nested more deeply, than any model"):
+        read_torchscript(rewritten(archive, "/data.pkl", b"\x80\x02" + program + b"."))
+
+
+def test_tensors_of_one_storage_share_it(tmp_path):
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            whole = torch.arange(6.0)
+            self.register_buffer("first", whole[:3])
+            self.register_buffer("last", whole[3:])
+
+        def forward(self, x):
+            return x * self.first + self.last
+
+    torch.jit.save(torch.jit.script(Tied()), tmp_path / "tied.pt")
+    found = read_torchscript(tmp_path / "tied.pt")
+    assert found["last"].tolist() == [3, 4, 5]
+    assert found["first"].untyped_storage().data_ptr() == found["last"].untyped_storage().data_ptr()
+
+
+def test_a_damaged_list_of_entries_is_one_line(archive):
+    content = bytearray(archive.read_bytes())
+    entry = content.find(b"PK\x01\x02")
+    content[entry : entry + 4] = b"PK\x09\x09"
+    archive.write_bytes(content)
+    with pytest.raises(ModelFolderError, match=r"a damaged archive .*; fetch it again"):
+        is_torchscript(archive)
+
+
+def test_a_damaged_compressed_program_is_one_line(archive):
+    other = archive.with_name("other.pt")
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(other, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with zipfile.ZipFile(other) as opened:
+        entry = next(one for one in opened.infolist() if one.filename.endswith("/data.pkl"))
+    content = bytearray(other.read_bytes())
+    start = entry.header_offset + 30 + len(entry.filename)
+    content[start : start + 20] = b"\xff" * 20
+    other.write_bytes(content)
+    with pytest.raises(ModelFolderError, match="cannot be taken out"):
+        read_torchscript(other)
+
+
 def test_strides_beyond_the_storage_are_refused(archive):
     with zipfile.ZipFile(archive) as opened:
         name = next(one for one in opened.namelist() if one.endswith("/data.pkl"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -101,6 +102,13 @@ def test_a_pickle_alone_is_refused_with_the_command_that_reads_it(kind, safe, pi
     assert open_model_folder(words[-1]).has("open_clip_model.safetensors")
 
 
+def test_a_path_in_a_command_to_paste_is_quoted(copy, tmp_path):
+    folder = copy("transformers").rename(tmp_path / "a b$(x)")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    words = shlex.split(refused(folder, "are a pickle").split("alone: ")[1])
+    assert words == ["pathclip", "import", str(folder), "--out", "a b$(x)-safe"]
+
+
 def test_weights_under_another_name_are_none(copy):
     folder = copy("transformers")
     (folder / "model.safetensors").rename(folder / "model.ckpt")
@@ -114,6 +122,12 @@ def test_weights_under_another_name_are_none(copy):
         ("open_clip", "model_cfg.text_cfg.tokenizer_kwargs", {"trust": 1}, "tokenizer_kwargs is not known"),
         ("open_clip", "model_cfg.text_cfg.tokenizer_mode", "clips", "tokenizer_mode is not known"),
         ("open_clip", "model_cfg.text_cfg.hf_model_name", "bert-base", "AutoConfig.from_pretrained"),
+        (
+            *("open_clip", "model_cfg.text_cfg.hf_model_name", "a'); import os; os.system('x"),
+            r"whose config is not in the folder; put it there as text/config\.json",
+        ),
+        ("open_clip", "model_cfg.vision_cfg.layers", 5000, "layers 5000 is more than any model has"),
+        ("open_clip", "model_cfg.vision_cfg._attn_implementation", "org/kernel", "may be code of the hub"),
         ("open_clip", "model_cfg.text_cfg.hf_tokenizer_name", "bert-base", r"no tokenizer\.json"),
         ("open_clip", "model_cfg._target_", "os.system", "'_target_' asks for code"),
         ("open_clip", "model_cfg.vision_cfg.layers", 10**9, "more than any model has"),

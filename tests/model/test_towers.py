@@ -1,14 +1,15 @@
 import copy
 import math
 from functools import partial
+from pathlib import Path
 
 import open_clip
 import pytest
 import torch
 
-from pathclip.errors import ConfigError
+from pathclip.errors import ConfigError, ModelFolderError
 from pathclip.model.build import from_folder, from_open_clip, from_towers
-from pathclip.model.towers import checkpoint_gradients
+from pathclip.model.towers import checkpoint_gradients, refuse_foreign_code
 from pathclip.train.frozen_text import FrozenText
 from tests.model.each_kind import KINDS, TINY, towers_of, write_bert
 
@@ -295,3 +296,17 @@ def test_the_generic_config_builds_from_local_files(bert, tmp_path):
     with torch.no_grad():
         assert torch.equal(again.model.eval().encode_image(pixels), towers.model.eval().encode_image(pixels))
         assert torch.equal(again.model.encode_text(tokens), towers.model.encode_text(tokens))
+
+
+@pytest.mark.parametrize(
+    ("entries", "match"),
+    [
+        ({"model_type": "llama"}, "'llama' is none of open_clip's"),
+        ({"_attn_implementation": "org/kernel"}, "_attn_implementation 'org/kernel' may be code of the hub"),
+        ({"sub": {"attn_implementation": "org/kernel"}}, "attn_implementation 'org/kernel' may be code"),
+        ({"sub": [{"auto_map": {}}]}, "'auto_map' asks for code"),
+    ],
+)
+def test_a_text_config_that_may_name_code_is_refused_at_any_depth(entries, match):
+    with pytest.raises(ModelFolderError, match=match):
+        refuse_foreign_code({"model_type": "bert", **entries}, Path("text/config.json"))

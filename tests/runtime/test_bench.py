@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +16,7 @@ from pathclip.runtime.cpu import cpu
 from pathclip.runtime.energy import EnergyMeter
 from pathclip.runtime.macs import count_macs, float_peak
 from tests.runtime.quantised_model import PATCH, WIDTH, write_quantised_model
-from tests.tiny_model import DIM, SIZE, break_file, write_tiny_model
+from tests.tiny_model import DIM, SIZE, break_file, list_files_again, write_tiny_model
 
 BY_ONNX = [Contender("onnx", "fp32"), Contender("onnx", "int8")]
 
@@ -100,7 +102,42 @@ def test_ratios_are_formed_within_rounds():
 def test_products_are_counted_alike_in_fp32_and_in_qdq(model, precision):
     tokens = (SIZE // PATCH) ** 2
     expected = tokens * WIDTH * 3 * PATCH**2 + 2 * tokens * WIDTH * WIDTH + WIDTH * DIM
-    assert count_macs(model / f"onnx/image_{precision}.onnx") == expected
+    folder = open_model_folder(model)
+    (other,) = {"fp32", "int8"} - {precision}
+    files = {name: one for name, one in folder.card["files"].items() if f"image_{other}" not in name}
+    assert count_macs(replace(folder, card={**folder.card, "files": files}), "image") == (expected, "")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"changed", "SHA-256"), (b"not onnx", "Error parsing message"), (None, "no ONNX of the image tower")],
+)
+def test_products_that_cannot_be_counted_have_a_reason(tmp_path, content, reason):
+    folder = write_tiny_model(tmp_path / "m", [] if content is None else ["onnx/image_int8.onnx"])
+    if content is not None:
+        (folder / "onnx/image_int8.onnx").write_bytes(content)
+    if content == b"not onnx":
+        list_files_again(folder)
+    macs, why = count_macs(open_model_folder(folder, verify=False), "image")
+    assert macs is None
+    assert reason in why
+
+
+def test_nothing_is_imported_from_the_working_directory(model, only_onnx, tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text(f"open({str(tmp_path / 'was run')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    found = bench(open_model_folder(model), cpu(), 1, seconds=0.01, batches=(1, 16))
+    assert not (tmp_path / "was run").exists()
+    assert [*found.timed] == BY_ONNX
+
+
+def test_a_worker_tells_whatever_goes_wrong_in_one_line(model):
+    worker = [sys.executable, "-m", "pathclip.runtime.bench_worker"]
+    done = subprocess.run(
+        [*worker, str(model), "onnx", "int8", "two", "images"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["error"].startswith("ValueError: invalid literal")
+    assert done.stderr == ""
 
 
 def test_a_processor_with_vnni_has_four_int8_operations_for_one_of_fp32():

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
 
 import pathclip
+from pathclip.errors import ModelFolderError
 from pathclip.model_folder import open_model_folder
 from pathclip.runtime import choice
 from pathclip.runtime.choice import Measured, faster, keep, key_of, recall, worth_asking
@@ -32,6 +34,15 @@ def cache(tmp_path, monkeypatch):
 def on_vnni():
     if not worth_asking(cpu()):
         pytest.skip("this processor has no fast int8 for OpenVINO")
+
+
+@pytest.fixture
+def broken_openvino(tmp_path, monkeypatch):
+    """An OpenVINO that is found and cannot be imported."""
+    (tmp_path / "broken/openvino").mkdir(parents=True)
+    (tmp_path / "broken/openvino/__init__.py").write_text("raise OSError('libopenvino.so is missing')")
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    monkeypatch.syspath_prepend(tmp_path / "broken")
 
 
 def key(model) -> str:
@@ -75,6 +86,27 @@ def test_what_was_measured_decides_and_a_few_pictures_do_not_ask(model, on_vnni)
     assert pathclip.load(model, pictures=choice.FEW).runtime == "onnx"
     assert pathclip.load(model, precision="fp32").runtime == "onnx"
     assert pathclip.load(model, threads=available_cores() + 1).runtime == "onnx"
+
+
+def test_a_measurement_that_takes_too_long_is_given_up(model):
+    encoders, measured = choice.measure(open_model_folder(model), "int8", 1, seconds=60, most=0)
+    assert ([*encoders], measured) == (["onnx"], None)
+
+
+def test_a_broken_openvino_is_not_taken_though_it_was_the_faster(model, on_vnni, broken_openvino):
+    keep(key(model), {"onnx": SLOW, "openvino": FAST})
+    assert pathclip.load(model).runtime == "onnx"
+
+
+def test_a_broken_openvino_ends_the_measuring_not_the_call(model, on_vnni, broken_openvino, cache):
+    assert pathclip.load(model, pictures=choice.MEASURE_FROM).runtime == "onnx"
+    assert not cache.exists()
+
+
+def test_a_broken_openvino_that_is_asked_for_is_one_line(model, broken_openvino):
+    message = r"OpenVINO is installed but cannot be imported \(libopenvino.so is missing\): [^\n]*onnx\Z"
+    with pytest.raises(ModelFolderError, match=message):
+        pathclip.load(model, "openvino").encode_texts(["red"])
 
 
 def test_a_runtime_that_is_asked_for_is_taken_whatever_was_measured(model):

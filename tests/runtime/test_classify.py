@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,3 +90,20 @@ def test_braces_in_a_label_are_only_text(encoder):
 def test_wrong_labels_and_templates_are_named(encoder, labels, templates, message):
     with pytest.raises(DataError, match=message):
         class_embeddings(encoder, labels, templates)
+
+
+@pytest.mark.parametrize("images", ["tile.jpg", Path("tile.jpg"), Image.new("RGB", (8, 8))], ids=type)
+def test_one_picture_in_place_of_a_list_is_one_line(encoder, images):
+    with pytest.raises(DataError, match=r'images: a list is needed, also for one picture: \["tile\.jpg"\]'):
+        classify(encoder, images, ["red", "blue"])
+
+
+def test_a_bare_text_is_no_list_of_its_letters(encoder):
+    with pytest.raises(DataError, match="labels: a list is needed"):
+        class_embeddings(encoder, "red", ["{}"])
+    with pytest.raises(DataError, match="templates: a list is needed"):
+        class_embeddings(encoder, ["red"], "{}")
+    np.testing.assert_array_equal(
+        class_embeddings(encoder, {"warm": "red"}, ["{}"]),
+        class_embeddings(encoder, {"warm": ["red"]}, ["{}"]),
+    )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from io import BytesIO
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pathclip.errors import DataError
-from pathclip.runtime.images import find_images, open_image, printable, read_batches, walk_images
+from pathclip.runtime.images import MAX_BYTES, find_images, open_image, printable, read_batches, walk_images
 from pathclip.runtime.preprocess import Preprocess
 
 
@@ -195,3 +196,58 @@ def test_floating_values_that_would_turn_black_or_white_are_refused_by_name(tmp_
 def test_floating_values_of_a_picture_are_kept(values):
     content = encoded(Image.fromarray(np.array([values], np.float32)), "TIFF")
     assert np.asarray(open_image(content))[0, :, 0].tolist() == values
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_has_no_end_is_refused_without_waiting_for_it(tmp_path, kind):
+    file = tmp_path / "endless.png"
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to("/dev/zero")
+    faults = []
+
+    def read():
+        try:
+            open_image(file)
+        except DataError as error:
+            faults.append(str(error))
+
+    # A thread of its own: without a writer, opening a pipe would wait for ever.
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(10)
+    assert faults == [f"{file}: a device or a pipe, not a file"]
+
+
+def test_a_file_of_too_many_bytes_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(DataError, match=r"large\.png: larger than 512 MiB"):
+        open_image(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "x" * 300 + ".png"], ids=["NUL", "long"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_name_that_no_file_can_have_is_one_bad_picture(tmp_path, name, workers):
+    Image.new("RGB", (20, 20)).save(tmp_path / "good.png")
+    paths = [tmp_path / name, tmp_path / "good.png"]
+    (batch,) = read_batches(paths, Preprocess((8, 8)), workers=workers)
+    assert batch.read == paths[1:]
+    assert "cannot be read" in str(batch.failed[0][1])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_was_asked_for_before_the_names_went_wrong_is_read_first(tmp_path, workers):
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+
+    def names():
+        yield from [tmp_path / "a.png"] * 3
+        raise DataError("a bad line")
+
+    read = []
+    with pytest.raises(DataError, match="a bad line"):
+        for batch in read_batches(names(), Preprocess((8, 8)), batch_size=2, workers=workers):
+            read += batch.read
+    assert len(read) == 3

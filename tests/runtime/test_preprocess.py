@@ -239,3 +239,22 @@ def test_an_array_of_floats_is_refused():
 def test_a_wrong_card_value_is_named(wrong, key):
     with pytest.raises(ModelFolderError, match=f"preprocess.{key}"):
         Preprocess.from_card(wrong)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("mean", [float("nan")] * 3, "must be in -1000 to 1000"),
+        ("mean", [10**400] * 3, "must be in"),
+        ("mean", "abc", "expected 3 numbers"),
+        ("mean", [True] * 3, "expected 3 numbers"),
+        ("std", [1e-300] * 3, "must be above 0, at least 1e-06"),
+        ("std", [float("nan")] * 3, "must be in"),
+        ("size", [10**400, 8], "must be in 1 to 4096"),
+        ("size", True, "height must be a whole number"),
+    ],
+)
+def test_numbers_that_no_picture_could_be_scaled_by_are_one_line(key, value, fault):
+    with pytest.raises(ModelFolderError, match=rf"preprocess\.{key}: .*{fault}") as caught:
+        Preprocess.from_card({key: value})
+    assert len(str(caught.value)) < 200

@@ -172,6 +172,17 @@ def test_another_model_precision_or_runtime_shares_nothing(counting, tmp_path, o
     assert given == ["red", "red"]
 
 
+def test_another_version_of_the_runtimes_library_shares_nothing(counting, tmp_path, monkeypatch):
+    encoder, given = counting
+    cache = PromptCache(tmp_path / "cache")
+    prompt_embeddings(encoder, ["red"], cache)
+    (tmp_path / "onnxruntime-0.0.1.dist-info").mkdir()
+    (tmp_path / "onnxruntime-0.0.1.dist-info/METADATA").write_text("Name: onnxruntime\nVersion: 0.0.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    prompt_embeddings(encoder, ["red"], cache)
+    assert given == ["red", "red"]
+
+
 def damage(file: Path, how: str) -> None:
     content = bytearray(file.read_bytes())
     if how == "cut":
@@ -234,9 +245,6 @@ def test_a_cache_lies_below_the_place_that_is_named(monkeypatch, tmp_path):
     assert PromptCache.of_user().folder == tmp_path / "prompts"
     monkeypatch.setenv("PATHCLIP_CACHE", "")
     assert PromptCache.of_user() is None
-    monkeypatch.delenv("PATHCLIP_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert PromptCache.of_user().folder == tmp_path / "xdg/pathclip/prompts"
 
 
 def _use_at_once(model: str, cache: str, number: int) -> None:

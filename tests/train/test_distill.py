@@ -1,5 +1,7 @@
 """A student from a teacher folder, on pairs and on pictures without texts."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -127,6 +129,16 @@ def test_a_mistake_gets_one_clear_line(shards, teacher, pictures, tmp_path, over
     with pytest.raises((ConfigError, DataError), match=message) as caught:
         train(config(shards, tmp_path, *keys))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["another spelling", "a copy"])
+def test_the_pictures_of_validation_are_none_to_learn_from(shards, teacher, tmp_path, kind):
+    beside = shards / "val"
+    if kind == "a copy":
+        beside = shutil.copytree(shards / "val", tmp_path / "copy")
+    keys = [*student(teacher, beside), f"data.val={shards}/val/"]
+    with pytest.raises(ConfigError, match=r"its pictures stand in data\.unlabelled"):
+        train(config(shards, tmp_path / "run", *keys))
 
 
 def test_a_trial_step_holds_as_many_pictures_without_texts_as_the_run():

@@ -21,7 +21,7 @@ LOSSES = {
     "multi_positive_whole_matrix": ["loss=multi_positive", "loss.local_loss=false"],
     "siglip": ["loss=siglip", "model.logit_scale=10", "model.logit_bias=-10"],
     "hard_negative": ["loss=hard_negative"],
-    "distill": ["loss=distill", "teacher={teacher}"],
+    "distill": ["loss=distill", "teacher={teacher}", "loss.feature_weight=100"],
     "coca": ["model=coca_tiny", "loss=coca"],
     "micro_batches": ["loss=clip", "micro_batch=2"],
 }

@@ -35,7 +35,7 @@ def clip_model_cfg(described: ForeignFolder) -> dict[str, Any]:
     acts = {text.hidden_act, vision.hidden_act}
     if len(acts) != 1 or not acts <= set(_GELUS):
         raise ModelFolderError(
-            f"{name}: hidden_act {' and '.join(sorted(map(str, acts)))} cannot be expressed; both towers "
+            f"{name}: hidden_act {' and '.join(sorted(map(repr, acts)))} cannot be expressed; both towers "
             f"must have one of {', '.join(_GELUS)}"
         )
     if vision.num_channels != 3:

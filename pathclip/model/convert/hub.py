@@ -14,10 +14,9 @@ from typing import Any
 
 from pathclip.errors import ModelFolderError, PathclipError
 from pathclip.model import foreign_open_clip, foreign_transformers
-from pathclip.model.foreign_checks import MAX_WEIGHTS
-from pathclip.model_folder import read_json
+from pathclip.model.foreign_checks import HUB_ID, MAX_WEIGHTS, brief
+from pathclip.model_folder import MAX_JSON_BYTES, read_json
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PREFIX = "hf-hub:"
 # Configs, tokenizers, and the card, which tells the licence.
 _SMALL = (
@@ -68,7 +67,10 @@ def fetched(repository: str, revision: str | None = None) -> Iterator[HubModel]:
         api = HfApi(endpoint=endpoint)
         info = api.model_info(repository, revision=revision, files_metadata=True)
     sizes = {one.rfilename: one.size or 0 for one in info.siblings or []}
-    names = [*(name for name in _SMALL if name in sizes), *_weights(repository, sizes)]
+    small = [name for name in _SMALL if name in sizes]
+    for name in small:
+        _refuse_large(f"{repository}: {name}", sizes[name])
+    names = [*small, *_weights(repository, sizes)]
     commit = str(info.sha)
     with tempfile.TemporaryDirectory(prefix="pathclip-hub-") as staging:
         folder = Path(staging)
@@ -98,6 +100,11 @@ def _weights(repository: str, sizes: dict[str, int]) -> list[str]:
             )
         return found
     raise ModelFolderError(f"{repository}: no weights in it; expected one of {', '.join(known)}")
+
+
+def _refuse_large(name: str, size: int) -> None:
+    if size > MAX_JSON_BYTES:
+        raise ModelFolderError(f"{name} is larger than {MAX_JSON_BYTES >> 20} MiB, refused")
 
 
 def _download(repository: str, commit: str, names: Sequence[str], endpoint: str | None) -> Path:
@@ -132,8 +139,10 @@ def _text_config(folder: Path, endpoint: str | None) -> None:
     name = text.get("hf_model_name") if isinstance(text, dict) else None
     if not isinstance(name, str) or not HUB_ID.fullmatch(name):
         return
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+    told = get_hf_file_metadata(hf_hub_url(name, "config.json", endpoint=endpoint), endpoint=endpoint)
+    _refuse_large(f"{name}: config.json", told.size or 0)
     found = Path(hf_hub_download(name, "config.json", endpoint=endpoint, cache_dir=_cache()))
     target.parent.mkdir(exist_ok=True)
     target.symlink_to(found.resolve())
@@ -160,7 +169,7 @@ def _one_line(repository: str) -> Iterator[None]:
             "hf auth login)"
         ) from error
     except Exception as error:  # the client raises those of its transport, too
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        reason = brief(error, 150)
         raise ModelFolderError(
             f"{repository}: neither a file nor a folder here, and the hub cannot be reached ({reason}); "
             f"where there is a network: hf download {repository} --local-dir {repository.split('/')[-1]}"

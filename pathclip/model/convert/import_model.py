@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,21 +13,22 @@ from typing import Any
 from torch import nn
 
 from pathclip import atomic
-from pathclip.errors import ConfigError, ModelFolderError
+from pathclip.errors import ConfigError, ModelFolderError, PathclipError
 from pathclip.model.convert.clip_model import clip_model_cfg, clip_tensors
 from pathclip.model.convert.model_card import Origin, readme, stated_licence
-from pathclip.model.convert.openai import looks_like_openai, only_parameters, openai_model_cfg
+from pathclip.model.convert.openai import (
+    is_openais_own,
+    looks_like_openai,
+    only_parameters,
+    openai_model_cfg,
+)
 from pathclip.model.convert.siglip_model import siglip_model_cfg, siglip_tensors
 from pathclip.model.convert.source import Source
-from pathclip.model.convert.torchscript import is_torchscript
-from pathclip.model.convert.weights import (
-    is_checkpoint_of_training,
-    load_into_open_clip,
-    read_weights,
-)
+from pathclip.model.convert.weights import load_into_open_clip, read_weights
+from pathclip.model.foreign_checks import brief, escaped
 from pathclip.model.foreign_encoder import described_weights, load_foreign_model, tokenizer_content
 from pathclip.model.foreign_folder import ForeignFolder, open_foreign_folder, weight_files
-from pathclip.model.modules import open_clip_module
+from pathclip.model.modules import module_for, open_clip_module
 from pathclip.model.tokenizer_files import clip_tokenizer_json
 from pathclip.model.towers import Towers
 from pathclip.model_folder import CARD
@@ -73,8 +77,20 @@ def import_model(source: Source, out: Path, options: ImportOptions | None = None
     options = options or ImportOptions()
     _refuse_another_folder(out)
     of_kind = _of_folder if source.path.is_dir() else _of_file
-    towers, origin, licence = of_kind(source, options)
-    return _write(towers, origin, options.licence or licence, out)
+    with _in_one_line(source.path):
+        towers, origin, licence = of_kind(source, options)
+    return _write(towers, origin, escaped(options.licence or licence), out)
+
+
+@contextlib.contextmanager
+def _in_one_line(path: Path) -> Iterator[None]:
+    """What a stranger wrote can be wrong in more ways than are asked for one by one."""
+    try:
+        yield
+    except PathclipError:
+        raise
+    except Exception as error:
+        raise ModelFolderError(f"{path}: cannot be read as a model: {brief(error)}") from error
 
 
 def _refuse_another_folder(out: Path) -> None:
@@ -97,10 +113,11 @@ def _of_folder(source: Source, options: ImportOptions) -> tuple[Towers, Origin, 
             )
         _check_sha256(path / weights[0], options.sha256)
     described = open_foreign_folder(path, pickles=True)
-    name = options.name or source.name.rsplit("/", 1)[-1]
+    name = escaped(options.name or source.name.rsplit("/", 1)[-1])
     towers = _converted(described, name)
     layout = _LAYOUTS[described.kind, described.architecture]
-    return towers, Origin(source.name, layout, source.revision, described.hashes()), stated_licence(path)
+    origin = Origin(escaped(source.name), layout, source.revision, described.hashes())
+    return towers, origin, stated_licence(path)
 
 
 def _converted(described: ForeignFolder, name: str) -> Towers:
@@ -112,13 +129,13 @@ def _converted(described: ForeignFolder, name: str) -> Towers:
         clip = described.architecture == "clip"
         config = clip_model_cfg(described) if clip else siglip_model_cfg(described)
         by_theirs = described_weights(described)
-        model = open_clip_module(config)
         try:
+            model = module_for(lambda: open_clip_module(config), by_theirs)
             tensors = clip_tensors(by_theirs, config) if clip else siglip_tensors(by_theirs, config)
             model.load_state_dict(tensors, strict=True)
-        except (KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ModelFolderError(f"{described.path}: weights and config do not fit: {reason}") from error
+        except (KeyError, RuntimeError, ConfigError) as error:
+            reason = f"weights and config do not fit: {brief(error)}"
+            raise ModelFolderError(f"{described.path}: {reason}") from error
     return Towers(
         model=model.float().eval(),
         model_cfg=config,
@@ -137,22 +154,32 @@ def _of_file(source: Source, options: ImportOptions) -> tuple[Towers, Origin, st
     digest = _check_sha256(file, options.sha256)
     name = options.name or options.model or file.stem
     towers = _of_name(file, options.model) if options.model else _of_shapes(file)
-    towers.name = name
+    towers.name = escaped(name)
     layout = f"open_clip's {options.model}" if options.model else "in OpenAI's form, with QuickGELU"
-    return towers, Origin(file.name, layout, None, {file.name: digest}), stated_licence(file.parent)
+    own = escaped(file.name)
+    return towers, Origin(own, layout, None, {own: digest}), stated_licence(file.parent)
 
 
 def _of_shapes(file: Path) -> Towers:
-    """A file of OpenAI's form, whose architecture its shapes tell."""
-    how = f"say which architecture of open_clip it is: pathclip import {file} --model ViT-B-32 --out …"
-    # Of the activation the shapes say nothing, and with the wrong one a model is quietly worse.
-    if "open_clip" in file.name or is_checkpoint_of_training(file):
-        raise ConfigError(f"{file}: saved by open_clip without a config beside it; {how}")
+    """A file of OpenAI's, whose architecture its shapes tell."""
+    how = (
+        f"say which architecture of open_clip it is: pathclip import {shlex.quote(str(file))} --out … "
+        "--model ViT-B-32-quickgelu if it was tuned from OpenAI's weights (as PLIP), --model ViT-B-32 if "
+        "open_clip trained it from others"
+    )
     tensors = read_weights([file])
     if not looks_like_openai(tensors):
         raise ModelFolderError(f"{file}: not in OpenAI's form; {how}")
+    # Of the activation the shapes say nothing, and with the wrong one a model is quietly worse.
+    if not is_openais_own(tensors):
+        raise ConfigError(
+            f"{file}: its tensors do not tell whether it has QuickGELU, as OpenAI's have; {how}"
+        )
     config = openai_model_cfg(tensors, str(file))
-    model = open_clip_module(config)
+    try:
+        model = module_for(lambda: open_clip_module(config), tensors)
+    except ConfigError as error:
+        raise ModelFolderError(f"{file}: {error}") from error
     _load(model, only_parameters(tensors, model), file)
     return _with_clips_tokenizer(model, config)
 
@@ -161,10 +188,7 @@ def _of_name(file: Path, name: str) -> Towers:
     from pathclip.model.build import from_open_clip
 
     towers = from_open_clip(name)
-    tensors = read_weights([file])
-    if is_torchscript(file):
-        tensors = only_parameters(tensors, towers.model)
-    _load(towers.model, tensors, file)
+    _load(towers.model, only_parameters(read_weights([file]), towers.model), file)
     return _with_clips_tokenizer(towers.model, towers.model_cfg, towers.preprocess_cfg)
 
 
@@ -172,8 +196,8 @@ def _load(model: nn.Module, tensors: dict[str, Any], file: Path) -> None:
     try:
         load_into_open_clip(model, tensors)
     except (RuntimeError, AssertionError, KeyError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelFolderError(f"{file}: its weights do not fit the architecture: {reason}") from error
+        reason = f"its weights do not fit the architecture: {brief(error)}"
+        raise ModelFolderError(f"{file}: {reason}") from error
 
 
 def _with_clips_tokenizer(
@@ -184,7 +208,10 @@ def _with_clips_tokenizer(
     return Towers(
         model=model.float().eval(),
         model_cfg=config,
-        preprocess_cfg=preprocess or clip_preprocess_cfg(config["vision_cfg"]["image_size"]),
+        preprocess_cfg={
+            **(preprocess or clip_preprocess_cfg(config["vision_cfg"]["image_size"])),
+            "draft": 0,  # as OpenAI's and open_clip's own transforms decode
+        },
         tokenizer_json=clip_tokenizer_json(),
         context_length=int(config["text_cfg"].get("context_length", 77)),
         # CLIP's own tokenizer does so.

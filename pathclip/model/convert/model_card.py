@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from pathclip import __version__
+from pathclip.model.foreign_checks import escaped
 
 NOT_STATED = "not stated"
 _MOST_BYTES = 1 << 20  # of a README
-_LINE = re.compile(r"^(license|license_name|licence)\s*:\s*(.*)$", re.MULTILINE)
+_LINE = re.compile(
+    # One value, or a list of them on the lines below.
+    r"^(license|license_name|licence)[ \t]*:[ \t]*(.*(?:\n[ \t]*-[ \t].*)*)$",
+    re.MULTILINE,
+)
+_MOST_CHARACTERS = 200  # of a licence's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +55,19 @@ def stated_licence(folder: Path) -> str:
     with file.open("rb") as opened:
         text = opened.read(_MOST_BYTES).decode("utf-8", errors="replace").replace("\r\n", "\n")
     front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    named = dict(_LINE.findall(front[1])) if front else {}
+    named = {key: _value(found) for key, found in _LINE.findall(front[1])} if front else {}
     # 'other' says that the name stands in a second entry.
     found = named.get("license") or named.get("licence") or ""
-    if found.strip() == "other":
+    if found == "other":
         found = named.get("license_name") or found
-    return found.strip().strip("'\"") or NOT_STATED
+    return found or NOT_STATED
+
+
+def _value(written: str) -> str:
+    """One line of a value of YAML: of a list its entries with commas between, without comments and quotes."""
+    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in written.split("\n"))
+    values = (line.removeprefix("- ").strip().strip("'\"") for line in lines)
+    return escaped(", ".join(value for value in values if value))[:_MOST_CHARACTERS]
 
 
 def readme(card: Mapping[str, Any], origin: Origin) -> str:

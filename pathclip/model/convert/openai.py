@@ -8,9 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from pathclip.errors import ModelFolderError
+from pathclip.model.foreign_checks import MOST_LAYERS, brief
 
 _HEAD = 64  # width of a head of attention, in all of OpenAI's models
 _STRIDE = 32  # of the ResNets
+# Not parameters, but OpenAI's files keep them among them.
+NUMBERS = ("input_resolution", "context_length", "vocab_size")
 _REQUIRED = (
     "text_projection",
     "positional_embedding",
@@ -24,6 +27,11 @@ def looks_like_openai(tensors: Mapping[str, Tensor]) -> bool:
     """Whether tensors have the names of OpenAI's `CLIP`, which open_clip's `CLIP` has too."""
     image = "visual.proj" in tensors or "visual.attnpool.positional_embedding" in tensors
     return image and all(name in tensors for name in _REQUIRED)
+
+
+def is_openais_own(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether numbers are there that only OpenAI's own files have, and so their activation, QuickGELU."""
+    return any(name in tensors for name in NUMBERS)
 
 
 def openai_model_cfg(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
@@ -52,13 +60,15 @@ def openai_model_cfg(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]
             },
         }
     except (KeyError, IndexError, ValueError) as error:
-        raise ModelFolderError(f"{name}: the shapes of its tensors are not CLIP's ({error})") from error
+        raise ModelFolderError(
+            f"{name}: the shapes of its tensors are not CLIP's ({brief(error)})"
+        ) from error
 
 
 def only_parameters(tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
     """Without what an archive holds besides the parameters: masks, and sizes as numbers."""
     own = model.state_dict()
-    besides = ("attn_mask", "input_resolution", "context_length", "vocab_size")
+    besides = ("attn_mask", *NUMBERS)
     return {k: v for k, v in tensors.items() if k in own or k.rpartition(".")[2] not in besides}
 
 
@@ -92,6 +102,6 @@ def _side(positions: Tensor) -> int:
 
 def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
     found = {name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}
-    if not found:
-        raise ValueError(f"none begins with {prefix}")
+    if not 1 <= len(found) <= MOST_LAYERS:
+        raise ValueError(f"{len(found) or 'none'} begin with {prefix}")
     return len(found)

@@ -7,8 +7,11 @@ instructions and calls nothing: what names a class or a function stays a name.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import pickletools
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,14 @@ import torch
 from torch import Tensor
 
 from pathclip.errors import ModelFolderError
+from pathclip.model.foreign_checks import brief
 
 _DATA = "data.pkl"
 _MOST_BYTES = 1 << 24  # of data.pkl; CLIP's has a few hundred kilobytes
-_MOST_TENSORS = 100_000
+_MOST_ATTRIBUTES = (
+    1 << 18
+)  # of all modules, those of a shared one counted wherever it stands; CLIP has 10,000
+_MOST_NAME = 512
 _DEPTH = 64
 _STORAGES = {
     "HalfStorage": torch.float16,
@@ -59,8 +66,23 @@ def is_torchscript(file: Path) -> bool:
     """Whether a file is an archive with a program in it."""
     if not zipfile.is_zipfile(file):
         return False
-    with zipfile.ZipFile(file) as archive:
+    with opened_archive(file) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+@contextlib.contextmanager
+def opened_archive(file: Path) -> Iterator[zipfile.ZipFile]:
+    """Opens what ends as an archive does.
+
+    Raises:
+        ModelFolderError: its list of entries cannot be read; names the file.
+    """
+    try:
+        archive = zipfile.ZipFile(file)
+    except Exception as error:  # a damaged list raises as many kinds as it has fields
+        raise ModelFolderError(f"{file}: a damaged archive ({brief(error, 150)}); fetch it again") from error
+    with archive:
+        yield archive
 
 
 def read_torchscript(file: Path) -> dict[str, Tensor]:
@@ -70,21 +92,23 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
         ModelFolderError: an archive that is broken or holds more than modules with tensors; names the file.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with opened_archive(file) as archive:
             (name,) = (one for one in archive.namelist() if one.split("/", 1)[-1] == _DATA)
             if archive.getinfo(name).file_size > _MOST_BYTES:
                 raise ValueError("its data.pkl is larger than any model's")
             top = _read(archive.read(name))
-            found: dict[str, Tensor] = {}
-            _collect(top, "", found, archive, name.removesuffix(_DATA), _DEPTH)
-        if not found:
+            storages = _Storages(archive, name.removesuffix(_DATA), file.stat().st_size)
+            collected = _Collected(storages)
+            collected.add(top, "", _DEPTH)
+        if not collected.tensors:
             raise ValueError("it holds none")
-        return found
-    except (ValueError, KeyError, IndexError, TypeError, RuntimeError, OSError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return collected.tensors
+    except ModelFolderError:
+        raise
+    except Exception as error:  # damaged bytes raise as many kinds as there are steps
         raise ModelFolderError(
-            f"{file}: a TorchScript archive whose tensors cannot be taken out ({reason}); take the same "
-            "weights as safetensors, in the form of open_clip or of Hugging Face"
+            f"{file}: a TorchScript archive whose tensors cannot be taken out ({brief(error, 200)}); take "
+            "the same weights as safetensors, in the form of open_clip or of Hugging Face"
         ) from error
 
 
@@ -170,32 +194,65 @@ def _of(value: Any, kind: type[Any]) -> Any:
     return value
 
 
-def _collect(
-    node: Any, prefix: str, found: dict[str, Tensor], archive: zipfile.ZipFile, folder: str, depth: int
-) -> None:
-    """Puts the tensors among a module's attributes into `found`, and those of the modules in it."""
-    if depth == 0 or len(found) > _MOST_TENSORS:
-        raise ValueError("nested more deeply than any model")
-    for name, value in _of(node, _Named).attributes.items():
-        if not isinstance(value, _Named):
-            continue
-        if value.name.startswith("torch._utils._rebuild_tensor"):
-            found[prefix + name] = _tensor(value, archive, folder)
-        elif value.name.startswith("torch._utils._rebuild_parameter"):
-            found[prefix + name] = _tensor(_of(value.arguments[0], _Named), archive, folder)
-        elif value.attributes:
-            _collect(value, f"{prefix}{name}.", found, archive, folder, depth - 1)
+class _Storages:
+    """The storages of an archive, each read once."""
+
+    def __init__(self, archive: zipfile.ZipFile, folder: str, most: int):
+        """Args: the archive, the folder in it, and the bytes of all storages together at most."""
+        self._archive, self._folder, self._left = archive, folder, most
+        self._read: dict[str, Tensor] = {}
+
+    def tensor(self, described: _Named) -> Tensor:
+        """A view of its storage."""
+        storage, offset, shape, stride = described.arguments[:4]
+        _, kind, key, _, count = _of(storage, _Named).arguments
+        dtype = _STORAGES[_of(kind, _Named).name.rpartition(".")[2]]
+        if math.prod(_of(one, int) for one in shape) > count:
+            raise ValueError(f"storage {key} has {count} numbers, too few for {list(shape)}")
+        content = self._content(str(key), count * dtype.itemsize)
+        if not len(content):
+            return torch.empty(tuple(shape), dtype=dtype)
+        # torch itself refuses strides that would leave the storage.
+        return content.view(dtype).as_strided(tuple(shape), tuple(stride), offset)
+
+    def _content(self, key: str, size: int) -> Tensor:
+        """uint8 [size]."""
+        if key not in self._read:
+            entry = self._archive.getinfo(f"{self._folder}data/{key}")
+            self._left -= entry.file_size
+            if entry.compress_type != zipfile.ZIP_STORED or self._left < 0:
+                raise ValueError(f"storage {key} is compressed, or larger than the archive")
+            content = bytearray(self._archive.read(entry))
+            self._read[key] = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0)
+        found = self._read[key]
+        if len(found) != size:
+            raise ValueError(f"storage {key} has {len(found)} bytes, not {size}")
+        return found
 
 
-def _tensor(described: _Named, archive: zipfile.ZipFile, folder: str) -> Tensor:
-    storage, offset, shape, stride = described.arguments[:4]
-    _, kind, key, _, count = _of(storage, _Named).arguments
-    dtype = _STORAGES[_of(kind, _Named).name.rpartition(".")[2]]
-    entry = archive.getinfo(f"{folder}data/{key}")
-    if entry.file_size != count * dtype.itemsize or entry.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"storage {key} has {entry.file_size} bytes, not {count * dtype.itemsize}")
-    content = bytearray(archive.read(entry))
-    if not content:
-        return torch.empty(tuple(shape), dtype=dtype)
-    # torch itself refuses strides that would leave the storage.
-    return torch.frombuffer(content, dtype=dtype).as_strided(tuple(shape), tuple(stride), offset)
+class _Collected:
+    """Tensors by the path of their attributes."""
+
+    def __init__(self, storages: _Storages):
+        self.tensors: dict[str, Tensor] = {}
+        self._storages = storages
+        self._left = _MOST_ATTRIBUTES
+
+    def add(self, node: Any, prefix: str, depth: int) -> None:
+        """Adds the tensors among a module's attributes, and those of the modules in it."""
+        attributes = _of(node, _Named).attributes
+        # Modules may be shared, so that a few bytes can describe a tree without end.
+        self._left -= len(attributes)
+        if depth == 0 or self._left < 0:
+            raise ValueError("more modules, or nested more deeply, than any model")
+        for name, value in attributes.items():
+            if not isinstance(value, _Named):
+                continue
+            if len(prefix) + len(name) > _MOST_NAME:
+                raise ValueError("a name longer than any model's")
+            if value.name.startswith("torch._utils._rebuild_tensor"):
+                self.tensors[prefix + name] = self._storages.tensor(value)
+            elif value.name.startswith("torch._utils._rebuild_parameter"):
+                self.tensors[prefix + name] = self._storages.tensor(_of(value.arguments[0], _Named))
+            elif value.attributes:
+                self.add(value, f"{prefix}{name}.", depth - 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,14 @@ import torch
 from torch import Tensor
 
 from pathclip.errors import ModelFolderError
-from pathclip.model.convert.torchscript import is_torchscript, read_torchscript
-from pathclip.model.foreign_checks import MAX_WEIGHTS
+from pathclip.model.convert.openai import NUMBERS
+from pathclip.model.convert.torchscript import is_torchscript, opened_archive, read_torchscript
+from pathclip.model.foreign_checks import MAX_WEIGHTS, brief
 
 _BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of archives and of bare pickles, as torch writes them
-# Not parameters, but OpenAI's archives keep them among them.
-_NUMBERS = ("input_resolution", "context_length", "vocab_size")
+_SHARED = 2  # tensors of so many times a file's size, as some may share their numbers
+# Torch's words for what it would have to run.
+_MORE_THAN_WEIGHTS = re.compile(r"Unsupported (global|class)|weights_only=True|Trying to ")
 
 
 def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
@@ -33,21 +37,19 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
     return found
 
 
-def is_checkpoint_of_training(file: Path) -> bool:
-    """Whether a file was saved by open_clip's training: it then has an epoch beside its weights."""
-    return not is_torchscript(file) and file.suffix != ".safetensors" and "epoch" in _unpickled(file)
-
-
 def load_into_open_clip(model: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Loads tensors into a module of open_clip, also under names and shapes of its earlier versions.
+    """Loads tensors into a module of open_clip, also under names of its earlier versions.
+
+    Position embeddings of another size are refused, which open_clip would interpolate: with them a model
+    answers otherwise than the one that was saved.
 
     Raises:
         RuntimeError: tensors that are missing, unknown or of another shape.
     """
     from open_clip.convert import convert_state_dict
-    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+    from open_clip.model import convert_to_custom_text_state_dict
 
-    state = convert_state_dict(model, {k: v for k, v in tensors.items() if k not in _NUMBERS})
+    state = convert_state_dict(model, {k: v for k, v in tensors.items() if k not in NUMBERS})
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
     for name in ("logit_scale", "logit_bias"):
@@ -58,8 +60,10 @@ def load_into_open_clip(model: Any, tensors: Mapping[str, Tensor]) -> None:
         state["logit_bias"] = torch.zeros_like(model.logit_bias)
     # Transformers kept these numbers in the weights until 4.31.
     state.pop("text.transformer.embeddings.position_ids", None)
-    resize_pos_embed(state, model)
-    resize_text_pos_embed(state, model)
+    for name, own in model.state_dict().items():
+        if name in state and state[name].shape != own.shape:
+            shapes = f"{list(state[name].shape)} in the weights, but {list(own.shape)} in the architecture"
+            raise RuntimeError(f"{name} is {shapes}")
     model.load_state_dict(state, strict=True)
 
 
@@ -68,8 +72,25 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise ModelFolderError(f"{file}: larger than {MAX_WEIGHTS >> 30} GiB, refused")
     if file.suffix == ".safetensors":
         return _safetensors(file)
-    if is_torchscript(file):
-        return read_torchscript(file)
+    found = read_torchscript(file) if is_torchscript(file) else _pickled_tensors(file)
+    _refuse_more_than_the_file(found, file)
+    return found
+
+
+def _refuse_more_than_the_file(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """A few bytes can describe a tensor that would fill all memory: one number that stands for many."""
+    total = 0
+    for name, value in tensors.items():
+        plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+        size = value.numel() * value.element_size()
+        if not plain or size > value.untyped_storage().nbytes():
+            raise ModelFolderError(f"{file}: {name!r} is no plain tensor with all its numbers in the file")
+        total += size
+    if total > _SHARED * file.stat().st_size:
+        raise ModelFolderError(f"{file}: its tensors are larger than the file, refused")
+
+
+def _pickled_tensors(file: Path) -> dict[str, Tensor]:
     held = _unpickled(file)
     inner = held.get("state_dict", held)
     if not isinstance(inner, Mapping) or not inner:
@@ -78,8 +99,16 @@ def _read(file: Path) -> dict[str, Tensor]:
     prefix = "module." if all(name.startswith("module.") for name in names) else ""
     for name, value in inner.items():
         if not isinstance(value, Tensor):
-            raise ModelFolderError(f"{file}: '{name}' is a {type(value).__name__} and no tensor")
+            raise ModelFolderError(f"{file}: {name!r} is a {type(value).__name__} and no tensor")
     return {str(name).removeprefix(prefix): value for name, value in inner.items()}
+
+
+def _refuse_compressed(file: Path) -> None:
+    """Torch stores as it is; what is compressed can become a thousand times as much."""
+    if zipfile.is_zipfile(file):
+        with opened_archive(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
+                raise ModelFolderError(f"{file}: its entries are larger than the file, refused")
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:
@@ -90,7 +119,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
         return dict(load_file(file))
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelFolderError(
-            f"{file}: no safetensors, or cut off ({' '.join(str(error).split())[:150]}); fetch it again"
+            f"{file}: no safetensors, or cut off ({brief(error, 150)}); fetch it again"
         ) from error
 
 
@@ -98,16 +127,20 @@ def _unpickled(file: Path) -> Mapping[str, Any]:
     with file.open("rb") as opened:
         if not opened.read(4).startswith(_BEGINNINGS):
             raise ModelFolderError(f"{file}: no weights: neither safetensors nor saved by torch")
+    _refuse_compressed(file)
     try:
         held = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds
-        text = " ".join(str(error).split())
-        if "Weights only load failed" in text or "weights_only" in text:
+        if _MORE_THAN_WEIGHTS.search(" ".join(str(error).split()).rpartition("WeightsUnpickler error")[2]):
             raise ModelFolderError(
                 f"{file}: holds more than weights, and what it names besides could run a program; refused. "
                 "Take the same weights as safetensors"
             ) from error
-        raise ModelFolderError(f"{file}: no weights of torch, or cut off ({text[:150]})") from error
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].split("\n")[0]
+        said = brief(ValueError(reason), 150) if reason.strip() else type(error).__name__
+        raise ModelFolderError(
+            f"{file}: no weights of torch, damaged or cut off ({said}); fetch it again"
+        ) from error
     if not isinstance(held, Mapping):
         raise ModelFolderError(f"{file}: holds a {type(held).__name__} and no weights by name")
     return held
