@@ -161,6 +161,7 @@ def overrides(shards, teacher, pictures, out, world, *more):
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_student_goes_on_to_the_weights_of_an_undisturbed_one(shards, teacher, pictures, tmp_path):
     given = (shards, teacher, pictures)
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -13,7 +13,6 @@ from pathclip.evaluate.image_text.retrieval_figures import Search
 from pathclip.evaluate.image_text.retrieval_task import DIRECTIONS, Retrieval
 from pathclip.evaluate.subjects import Subject
 from pathclip.evaluate.task import Settings
-from pathclip.runtime.preprocess import open_image
 from pathclip.train.training_pictures import from_hashes
 from tests import tiny_shards
 from tests.evaluate.encoders import BrokenEncoder, ColourEncoder, ConstantEncoder
@@ -130,7 +129,9 @@ def test_a_picture_with_two_texts_gives_two_items(pairs):
 
 def test_each_direction_has_the_ranks_of_its_own_queries(pairs):
     result = Retrieval(pairs, variants=["plain"]).run("pairs", [GOOD], SETTINGS)
-    images = GOOD.encoder.encode_images([open_image(one) for one in pairs.contents(range(24))])
+    images = GOOD.encoder.encode_images(
+        [GOOD.encoder.preprocess.open(one) for one in pairs.contents(range(24))]
+    )
     texts = GOOD.encoder.encode_texts(pairs.texts)
     relevant = retrieval.relevance("exact_pair", pairs.texts, np.arange(24))
     expected = {
