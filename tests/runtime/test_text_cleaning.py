@@ -59,7 +59,7 @@ def test_the_card_says_how_texts_are_cleaned(tmp_path):
 
 def test_an_unknown_cleaning_is_refused(tmp_path):
     folder = write_tiny_model(tmp_path / "m", text_cleaning="shout")
-    with pytest.raises(ModelFolderError, match="text_cleaning: 'shout' must be one of lower, whitespace"):
+    with pytest.raises(ModelFolderError, match="text_cleaning must be one of lower, whitespace"):
         Tokenizer.of_folder(open_model_folder(folder))
 
 
