@@ -9,7 +9,7 @@ from importlib import import_module
 
 from pathclip import __version__
 from pathclip.config import nearest
-from pathclip.errors import PathclipError
+from pathclip.errors import PathclipError, escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(import_module(VERBS[name].module).main(name, rest))
     except PathclipError as error:
-        print(f"pathclip {name}: {error}", file=sys.stderr)
+        print(f"pathclip {name}: {escaped(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"pathclip {name}: stopped", file=sys.stderr)

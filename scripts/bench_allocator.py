@@ -41,9 +41,9 @@ def main() -> None:
         for kind, rows in results.items():
             run = subprocess.run([sys.executable, __file__, kind], capture_output=True, text=True, check=True)
             rows.append(json.loads(run.stdout.splitlines()[-1]))
-    from pathclip.export.gate import cpu_name
+    from pathclip.runtime.cpu import cpu
 
-    print(f"{cpu_name()}: images per second of processor time")
+    print(f"{cpu().name}: images per second of processor time")
     for kind, rows in results.items():
         rate, peak = (statistics.median(row[key] for row in rows) for key in ("rate", "peak_gb"))
         print(f"{kind:8} {rate:6.1f} images/s   {peak:.2f} GB")

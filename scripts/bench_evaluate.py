@@ -136,10 +136,10 @@ def encoder_alone(model: str, precision: str, pictures: int = 640) -> float:
 
 
 def cpu() -> str:
-    from pathclip.export.gate import cpu_name
     from pathclip.runtime.cores import available_cores
+    from pathclip.runtime.cpu import cpu
 
-    return f"{cpu_name()}, {available_cores()} cores"
+    return f"{cpu().name}, {available_cores()} cores"
 
 
 if __name__ == "__main__":

@@ -230,9 +230,9 @@ def main() -> None:
         asked = "import importlib.metadata as m; print(m.version('img2dataset'))"
         found = subprocess.run([chosen.img2dataset, "-c", asked], capture_output=True, text=True, check=True)
         versions = [f"img2dataset {found.stdout.strip()}"]
-    from pathclip.export.gate import cpu_name
+    from pathclip.runtime.cpu import cpu
 
-    print(", ".join([cpu_name(), f"{os.cpu_count()} cores", *versions]) + "\n", flush=True)
+    print(", ".join([cpu().name, f"{os.cpu_count()} cores", *versions]) + "\n", flush=True)
     pace(python, chosen.count, chosen.repeats, chosen.at_once)
     manners(python)
     after_a_kill(python, chosen.count, chosen.at_once)

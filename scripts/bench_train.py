@@ -250,13 +250,13 @@ def write_pictures(folder: Path, given: argparse.Namespace) -> str:
 
 
 def hardware(device: str) -> str:
-    from pathclip.export.gate import cpu_name
+    from pathclip.runtime.cpu import cpu
 
     if device == "cpu":
-        return f"{cpu_name()}, {os.cpu_count()} cores"
+        return f"{cpu().name}, {os.cpu_count()} cores"
     import torch
 
-    return f"{torch.cuda.get_device_name()}, {cpu_name()}, {os.cpu_count()} cores"
+    return f"{torch.cuda.get_device_name()}, {cpu().name}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

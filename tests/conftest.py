@@ -36,3 +36,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder}; set PATHCLIP_SHARED_DATA")
     return folder
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs a command in this process; gives status, stdout and the lines of stderr."""
+
+    def run(*arguments) -> tuple[int, str, list[str]]:
+        from pathclip import cli
+
+        status = cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err.splitlines()
+
+    return run

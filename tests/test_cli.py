@@ -28,18 +28,6 @@ def index(tmp_path, tiny_model, images, capsys):
     return tmp_path / "a.index"
 
 
-@pytest.fixture
-def call(capsys):
-    """Runs a command; gives status, stdout and the lines of stderr."""
-
-    def run(*arguments) -> tuple[int, str, list[str]]:
-        status = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err.splitlines()
-
-    return run
-
-
 def test_the_overview_names_every_verb_with_an_example(call):
     status, out, err = call("--help")
     assert (status, err) == (0, [])

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from pathclip.errors import PathclipError
+from pathclip.errors import PathclipError, escaped
 
 if TYPE_CHECKING:
     from pathclip.commands.picture_sources import Row, Source
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _MARKS = {"leak": "leak: the model was trained on its pictures"}
 # Those of ASCII and of Latin-1, by which a name could move the cursor or change the title of a terminal.
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +42,6 @@ class Answered:
     row: Row
     answer: Answer | None
     error: str | None = None
-
-
-def escaped(text: object) -> str:
-    r"""The text on one line, without control characters: these are shown as escapes.
-
-    >>> escaped("a\nb\x1b[31m")
-    'a\\x0ab\\x1b[31m'
-    """
-    return str(text).translate(_CONTROLS)
 
 
 def print_table(answered: Iterable[Answered], question: Question, top: int | None) -> int:

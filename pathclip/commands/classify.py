@@ -13,7 +13,6 @@ from pathclip.commands.answers_shown import (
     Answered,
     Question,
     entry_of,
-    escaped,
     print_document,
     print_table,
 )
@@ -183,7 +182,7 @@ def _answers(
             if error is None:
                 yield Answered(row, answer(next(similarities)))
             else:
-                flags.complain(escaped(f"pathclip classify: {error}"))
+                flags.complain(f"pathclip classify: {error}")
                 yield Answered(row, None, printable(str(error)))
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from pathclip.errors import escaped
+
 if TYPE_CHECKING:
     from pathclip.runtime.encoder import Encoder
 
@@ -78,4 +80,4 @@ def is_watched() -> bool:
 
 def complain(message: object) -> None:
     """One line on stderr."""
-    print(message, file=sys.stderr)
+    print(escaped(message), file=sys.stderr)

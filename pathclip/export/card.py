@@ -17,6 +17,7 @@ from pathclip.evaluate.reporting.paper_tables import caption, markdown, markdown
 from pathclip.evaluate.reporting.provenance import package_versions
 from pathclip.export.gate import Gate
 from pathclip.export.verdict import Line
+from pathclip.runtime.preprocess import Preprocess
 from pathclip.types import Score
 
 NOT_RECORDED = "not recorded"
@@ -55,7 +56,7 @@ def _opening(card: Mapping[str, Any], gate: Gate) -> list[str]:
         if not gate.passed
         else []
     )
-    height, width = _size(card["preprocess"]["size"])
+    height, width = Preprocess.from_card(card["preprocess"]).size
     licence = card.get("licence") or "not stated; ask whoever trained it before passing it on"
     return [
         f"# {card.get('name', 'model')}, int8",
@@ -271,7 +272,3 @@ def _short(digest: Any) -> str:
 
 def _at(values: Sequence[Any], number: int) -> Any:
     return values[number] if number < len(values) else ""
-
-
-def _size(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -205,11 +205,6 @@ def compare(
     )
 
 
-def cpu_name() -> str:
-    """The processor's name as the system tells it."""
-    return cpu().name
-
-
 def _cosine_lines(
     tower: str, rows: Both, groups: Sequence[str], units: int, thresholds: Thresholds, remark: str
 ) -> Iterator[Line]:

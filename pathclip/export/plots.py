@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from html import escape
 
-from pathclip.evaluate.reporting.plots import number_text, ticks
+from pathclip.evaluate.reporting.plots import number_text, small_text, svg, ticks
 from pathclip.export.layers import LayerError
 from pathclip.export.search import Trial
 
@@ -48,15 +48,15 @@ def pareto_plot(trials: Sequence[Trial], on_front: Collection[int], chosen: int)
     for loss in _round_losses(10**top, 10**bottom):
         y = y_of(loss)
         parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_small(left - 8, y + 4, f"{1 - loss:.6f}".rstrip("0"), "end"))
+        parts.append(small_text(left - 8, y + 4, f"{1 - loss:.6f}".rstrip("0"), "end"))
     for tick in ticks(x_low, x_high, 8):
-        parts.append(_small(x_of(tick), height - foot + 18, f"{number_text(tick)} ×", "middle"))
-    parts.append(_small((left + WIDTH - right) / 2, height - 8, "speed, times fp32", "middle"))
-    parts.append(_small(8, 14, "fidelity", "start"))
+        parts.append(small_text(x_of(tick), height - foot + 18, f"{number_text(tick)} ×", "middle"))
+    parts.append(small_text((left + WIDTH - right) / 2, height - 8, "speed, times fp32", "middle"))
+    parts.append(small_text(8, 14, "fidelity", "start"))
     x = x_of(1.0)
     parts.append(f'<line class="reference" x1="{x:.1f}" x2="{x:.1f}" y1="{head}" y2="{height - foot}"/>')
     parts.append(f'<path class="fp32" d="M{x:.1f} {head - 6}l6 6l-6 6l-6 -6z"/>')
-    parts.append(_small(x + 10, head + 4, "fp32", "start"))
+    parts.append(small_text(x + 10, head + 4, "fp32", "start"))
     points = [(x_of(trial.speed), y_of(loss)) for trial, loss in zip(trials, losses, strict=True)]
     front = sorted((points[number] for number in on_front), key=lambda point: point[0])
     if len(front) > 1:
@@ -72,7 +72,7 @@ def pareto_plot(trials: Sequence[Trial], on_front: Collection[int], chosen: int)
             f'<text class="small {kind}" x="{label_x:.1f}" y="{label_y:.1f}">{number + 1}'
             f"{' taken' if number == chosen else ''}</text></g>"
         )
-    return _svg(WIDTH, height, parts)
+    return svg(WIDTH, height, parts)
 
 
 def layer_plot(layers: Sequence[LayerError]) -> str:
@@ -95,7 +95,7 @@ def layer_plot(layers: Sequence[LayerError]) -> str:
     for tick in ticks(bottom, top, 5):
         y = head + (top - tick) * scale
         parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_small(left - 8, y + 4, number_text(tick), "end"))
+        parts.append(small_text(left - 8, y + 4, number_text(tick), "end"))
     base = head + (top - max(bottom, 0.0)) * scale
     for number, layer in enumerate(layers):
         value = min(layer.snr_db, top) if not math.isnan(layer.snr_db) else 0.0
@@ -114,10 +114,12 @@ def layer_plot(layers: Sequence[LayerError]) -> str:
                 f'<text class="small" transform="translate({at}) rotate(-90)">{escape(layer.name)}</text>'
             )
         if number == 0 or (number + 1) % 10 == 0:
-            parts.append(_small(x + wide / 2, height - foot + 16, str(number + 1), "middle"))
-    parts.append(_small((left + WIDTH - right) / 2, height - 6, "layer, from input to embedding", "middle"))
-    parts.append(_small(8, 14, "dB", "start"))
-    return _svg(WIDTH, height, parts)
+            parts.append(small_text(x + wide / 2, height - foot + 16, str(number + 1), "middle"))
+    parts.append(
+        small_text((left + WIDTH - right) / 2, height - 6, "layer, from input to embedding", "middle")
+    )
+    parts.append(small_text(8, 14, "dB", "start"))
+    return svg(WIDTH, height, parts)
 
 
 def decibel_text(value: float) -> str:
@@ -154,17 +156,6 @@ def _key(left: float, entries: Sequence[tuple[str, str]]) -> str:
     parts, x = [], left
     for name, kind in entries:
         parts.append(f'<rect class="{kind}" x="{x:.1f}" y="4" width="11" height="11"/>')
-        parts.append(_small(x + 16, 14, name, "start"))
+        parts.append(small_text(x + 16, 14, name, "start"))
         x += 40 + _LETTER * len(name)
     return "".join(parts)
-
-
-def _small(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text class="small" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _svg(width: float, height: float, parts: Sequence[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img" '
-        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
-    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pathclip.errors import ModelFolderError
+from pathclip.errors import ModelFolderError, escaped
 from pathclip.model_folder import read_json
 
 _MOST = 1 << 24  # above any width or vocabulary of a real model
@@ -16,15 +16,8 @@ MOST_LAYERS = 1024
 CLIP_VOCABULARY = 49_408
 MAX_WEIGHTS = 1 << 35  # bytes of a model's weights: 32 GiB
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-# Colours, moves of the cursor, and marks that turn the direction of writing.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # Any other name of these entries may be a kernel of the hub, which is a program.
 _IMPLEMENTATIONS = (None, "eager", "sdpa")
-
-
-def escaped(text: str) -> str:
-    """Text of a stranger without what a terminal would obey: control characters become escapes."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def brief(error: Exception, most: int = 300) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pathclip import atomic
 from pathclip.errors import ConfigError, ModelFolderError, PathclipError
-from pathclip.model.foreign_checks import refuse_code
+from pathclip.model.foreign_checks import brief, refuse_code
 from pathclip.model.freeze import lock_layers, set_frozen_to_eval, unlocked_layers
 from pathclip.model.modules import custom_module, open_clip_module
 from pathclip.model.statistics import move_once
@@ -157,7 +157,7 @@ def load_towers(folder: ModelFolder) -> Towers:
     try:
         weights = load_file(folder.file(WEIGHTS))
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFolderError(f"{folder.file(WEIGHTS)}: not safetensors ({_brief(error)})") from error
+        raise ModelFolderError(f"{folder.file(WEIGHTS)}: not safetensors ({brief(error)})") from error
     try:
         model = custom_module(config, text_config) if text_config else open_clip_module(config)
         model.load_state_dict(weights, strict=True)
@@ -165,7 +165,7 @@ def load_towers(folder: ModelFolder) -> Towers:
         raise
     except Exception as error:  # as many kinds as a config can be wrong in ways
         raise ModelFolderError(
-            f"{folder.path}: {CONFIG} and {WEIGHTS} give no model: {_brief(error)}"
+            f"{folder.path}: {CONFIG} and {WEIGHTS} give no model: {brief(error)}"
         ) from error
     return Towers(
         model=model.eval(),
@@ -179,10 +179,6 @@ def load_towers(folder: ModelFolder) -> Towers:
         padding=int(folder.card["pad_id"]),
         text_cleaning=folder.card.get("text_cleaning"),
     )
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def prepare(

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pathclip.commands.answers_shown import Answered, Question, escaped, print_document, print_table
+from pathclip.commands.answers_shown import Answered, Question, print_document, print_table
 from pathclip.commands.picture_sources import Row, Source
-from pathclip.errors import DataError, ModelFolderError
+from pathclip.errors import DataError, ModelFolderError, escaped
 from pathclip.runtime.calibration import Answer
 from pathclip.types import Label
 

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import pytest
 
 import pathclip
-from pathclip import cli
 from pathclip.model_folder import open_model_folder
 from pathclip.runtime.classify import classify
 from tests import tiny_calibration
@@ -31,16 +30,6 @@ def images(tmp_path):
         write_image(tmp_path / "images" / f"{colour}.png", colour)
     (tmp_path / "images/bad.png").write_bytes(b"no picture")
     return tmp_path / "images"
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*arguments) -> tuple[int, str, list[str]]:
-        status = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err.splitlines()
-
-    return run
 
 
 def test_a_table_comes_back_with_an_answer_or_an_error_in_every_row(call, tmp_path, tiny_model, images):

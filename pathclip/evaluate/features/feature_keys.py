@@ -9,7 +9,6 @@ A model whose weights have no hash is not cached at all.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,13 +24,9 @@ from pathclip.evaluate.features.feature_cache import FeatureCache, Shelf
 from pathclip.evaluate.subjects import Subject
 from pathclip.runtime import encoder as runtime_encoder
 from pathclip.runtime import images, preprocess
+from pathclip.runtime.libraries import LIBRARIES, versions
 
 COLOUR_FEATURES, HASHES = 54, 8
-LIBRARIES = {
-    "onnx": ("onnxruntime",),
-    "torch": ("torch", "open_clip_torch", "timm", "transformers"),
-    "openvino": ("openvino",),
-}
 # Modules by name, as `_source` takes them: the first of every kind of features, the others of a runtime.
 PICTURES = tuple(one.__name__ for one in (images, colour, hues, pictures))
 MODELS = {"torch": ("pathclip.model.towers", "pathclip.model.modules")}
@@ -53,7 +48,7 @@ def embeddings_shelf(cache: FeatureCache, subject: Subject, variant: str, seed: 
         "model": subject.model_hash,
         "precision": encoder.precision,
         "runtime": encoder.runtime,
-        "libraries": [_version(one) for one in LIBRARIES.get(encoder.runtime, ())],
+        "libraries": [" ".join(one) for one in versions(*LIBRARIES.get(encoder.runtime, ())).items()],
         "preprocess": asdict(encoder.preprocess),
         "code": _source(
             type(encoder).__module__,
@@ -117,14 +112,6 @@ def _decoders() -> dict[str, str | None]:
     libraries = ("jpg", "libjpeg_turbo", "webp", "libtiff", "zlib")
     found: dict[str, str | None] = {name: features.version(name) for name in libraries}
     return {"pillow": PIL.__version__, **found}
-
-
-@cache
-def _version(package: str) -> str:
-    try:
-        return f"{package} {importlib.metadata.version(package)}"
-    except importlib.metadata.PackageNotFoundError:
-        return package
 
 
 @cache

@@ -62,7 +62,7 @@ def bar_chart(
             f'<text class="small" x="{x + 4:.1f}" y="{head - 8}">{escape(reference[0])} '
             f"{number_text(reference[1])}</text>"
         )
-    return _svg(width, height, parts)
+    return svg(width, height, parts)
 
 
 def line_chart(
@@ -93,9 +93,11 @@ def line_chart(
     for tick in ticks(y_low, y_high):
         y = height - foot - (tick - y_low) * up
         parts.append(f'<line class="grid" x1="{left}" x2="{width - 20}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_small(left - 8, y + 4, number_text(tick), "end"))
+        parts.append(small_text(left - 8, y + 4, number_text(tick), "end"))
     for tick in ticks(x_low, x_high):
-        parts.append(_small(left + (tick - x_low) * across, height - foot + 16, number_text(tick), "middle"))
+        parts.append(
+            small_text(left + (tick - x_low) * across, height - foot + 16, number_text(tick), "middle")
+        )
     for number, (name, row) in enumerate(series.items()):
         path, pen = [], "M"
         for x, y in row:
@@ -107,9 +109,9 @@ def line_chart(
         if path:
             kind = " dashed" if name in dashed else ""
             parts.append(f'<path class="line s{number % 6}{kind}" d="{" ".join(path)}"/>')
-    parts.append(_small(left + (width - left - 20) / 2, height - 8, x_label, "middle"))
-    parts.append(_small(left - 8, head - 12, y_label, "end") if y_label else "")
-    return _svg(width, height, parts)
+    parts.append(small_text(left + (width - left - 20) / 2, height - 8, x_label, "middle"))
+    parts.append(small_text(left - 8, head - 12, y_label, "end") if y_label else "")
+    return svg(width, height, parts)
 
 
 def difference_chart(labels: Sequence[str], values: Sequence[tuple[float, float, float]]) -> str:
@@ -131,7 +133,7 @@ def difference_chart(labels: Sequence[str], values: Sequence[tuple[float, float,
     middle = left + far * scale
     parts = [f'<line class="reference" x1="{middle:.1f}" x2="{middle:.1f}" y1="{head}" y2="{height - 22}"/>']
     for tick in ticks(-far, far):
-        parts.append(_small(middle + tick * scale, height - 6, number_text(tick), "middle"))
+        parts.append(small_text(middle + tick * scale, height - 6, number_text(tick), "middle"))
     for number, (label, (value, low, high)) in enumerate(zip(shown, values, strict=True)):
         y = head + row_height * (number + 0.5)
         parts.append(_text(left - 8, y + 4, label, "end"))
@@ -139,7 +141,7 @@ def difference_chart(labels: Sequence[str], values: Sequence[tuple[float, float,
             ends = f"M{middle + low * scale:.1f} {y:.1f}H{middle + high * scale:.1f}"
             parts.append(f'<path class="whisker" d="{ends}"/>')
             parts.append(f'<circle class="s0" cx="{middle + value * scale:.1f}" cy="{y:.1f}" r="4"/>')
-    return _svg(width, height, parts)
+    return svg(width, height, parts)
 
 
 def confusion_svg(
@@ -181,7 +183,7 @@ def confusion_svg(
                 says = escape(f"{label}; show pictures")
                 drawn = f'<a href="#{escape(anchor)}" aria-label="{says}">{drawn}</a>'
             parts.append(drawn)
-    return _svg(width, height, parts)
+    return svg(width, height, parts)
 
 
 def number_text(value: float) -> str:
@@ -229,7 +231,7 @@ def _bar(
             f'M{high:.1f} {middle - 4:.1f}v8"/>'
         )
         text, end = f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]", interval[1]
-    parts.append(_small(left + end * scale + 6, y + height - 5, text, "start"))
+    parts.append(small_text(left + end * scale + 6, y + height - 5, text, "start"))
     return "".join(parts)
 
 
@@ -251,7 +253,7 @@ def _vertical_grid(left: float, span: float, top: float, head: float, foot: floa
     for tick in ticks(0, top):
         x = left + span * tick / top
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{head}" y2="{foot}"/>')
-        parts.append(_small(x, foot + 15, number_text(tick), "middle"))
+        parts.append(small_text(x, foot + 15, number_text(tick), "middle"))
     return parts
 
 
@@ -259,7 +261,7 @@ def _legend(names: Sequence[str], left: float) -> str:
     parts, x = [], left
     for number, name in enumerate(names):
         parts.append(f'<rect class="s{number % 6}" x="{x:.1f}" y="4" width="11" height="11"/>')
-        parts.append(_small(x + 16, 14, name, "start"))
+        parts.append(small_text(x + 16, 14, name, "start"))
         x += 36 + _LETTER * len(name)
     return "".join(parts)
 
@@ -287,11 +289,13 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _small(x: float, y: float, text: str, anchor: str) -> str:
+def small_text(x: float, y: float, text: str, anchor: str) -> str:
+    """A label in the small type of axes, as SVG."""
     return f'<text class="small" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(width: float, height: float, parts: Sequence[str]) -> str:
+def svg(width: float, height: float, parts: Sequence[str]) -> str:
+    """A picture of its parts, in pixels."""
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img" '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'

@@ -6,14 +6,14 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from pathclip.evaluate.profile import Part, Profile
 from pathclip.evaluate.reporting.headlines import by_task
 from pathclip.evaluate.reporting.plots import bar_chart
 from pathclip.evaluate.reporting.report import Section, html_table
+from pathclip.runtime.cpu import cpu
+from pathclip.runtime.libraries import versions
 from pathclip.types import Score
 
 PACKAGES = (
@@ -51,7 +51,7 @@ def provenance_section(
         ("code", f"pathclip {settings.get('code_version') or 'not known'}"),
         ("seed, resamples", f"{settings.get('seed')}, {settings.get('resamples')}"),
         ("date", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
-        ("CPU", processor_name()),
+        ("CPU", cpu().name),
         ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         ("packages", ", ".join(f"{name} {version}" for name, version in package_versions().items())),
     ]
@@ -84,23 +84,7 @@ def profile_section(profile: Profile) -> Section:
 
 def package_versions() -> dict[str, str]:
     """Installed packages that a figure may depend on."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def processor_name() -> str:
-    """The processor's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return versions(*PACKAGES)
 
 
 def _part_name(part: Part) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from pathclip import atomic
-from pathclip.errors import ConfigError, ModelFolderError, PathclipError
+from pathclip.errors import ConfigError, ModelFolderError, PathclipError, escaped
 from pathclip.model.convert.clip_model import clip_model_cfg, clip_tensors
 from pathclip.model.convert.model_card import Origin, readme, stated_licence
 from pathclip.model.convert.openai import (
@@ -25,7 +25,7 @@ from pathclip.model.convert.openai import (
 from pathclip.model.convert.siglip_model import siglip_model_cfg, siglip_tensors
 from pathclip.model.convert.source import Source
 from pathclip.model.convert.weights import load_into_open_clip, read_weights
-from pathclip.model.foreign_checks import brief, escaped
+from pathclip.model.foreign_checks import brief
 from pathclip.model.foreign_encoder import described_weights, load_foreign_model, tokenizer_content
 from pathclip.model.foreign_folder import ForeignFolder, open_foreign_folder, weight_files
 from pathclip.model.modules import module_for, open_clip_module

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pathclip import __version__
-from pathclip.model.foreign_checks import escaped
+from pathclip.errors import escaped
+from pathclip.runtime.preprocess import Preprocess
 
 NOT_STATED = "not stated"
 _MOST_BYTES = 1 << 20  # of a README
@@ -72,7 +73,7 @@ def _value(written: str) -> str:
 
 def readme(card: Mapping[str, Any], origin: Origin) -> str:
     """Markdown of the folder: what the model is, where it came from, under which licence."""
-    height, width = _sides(card["preprocess"].get("size", 224))
+    height, width = Preprocess.from_card(card["preprocess"]).size
     revision = f" at revision `{origin.revision}`" if origin.revision else ""
     cleaning = card.get("text_cleaning")
     lines = [
@@ -104,7 +105,3 @@ def readme(card: Mapping[str, Any], origin: Origin) -> str:
         *(f"| {name} | `{digest}` |" for name, digest in sorted(origin.files.items())),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _sides(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
