@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from pathclip.errors import ConfigError, DataError, PathclipError
-from pathclip.export.nncf_quantizer import import_nncf
-from pathclip.export.onnx import export_towers
-from pathclip.export.recipe import Recipe
-from pathclip.export.samples import BATCH, LEAST, Samples, read_calibration
-from pathclip.export.session import embed
-from pathclip.export.speed import speed_ratio
-from pathclip.export.tower import Tower
+from pathclip.export.calibration.samples import BATCH, LEAST, Samples, read_calibration
+from pathclip.export.graphs.onnx import export_towers
+from pathclip.export.graphs.session import embed
+from pathclip.export.graphs.speed import speed_ratio
+from pathclip.export.quantiser.nncf_quantizer import import_nncf
+from pathclip.export.quantiser.recipe import Recipe
+from pathclip.export.quantiser.tower import Tower
 from pathclip.model.torch_encoder import load_torch_model
 from pathclip.model_folder import open_model_folder
 from pathclip.runtime.preprocess import Preprocess

@@ -44,7 +44,7 @@ def main() -> None:
 
 def report(arguments: argparse.Namespace) -> None:
     """Prints the table."""
-    from pathclip.export.saturation import in_eight_bits, saturation
+    from pathclip.export.gate.saturation import in_eight_bits, saturation
     from pathclip.model_folder import open_model_folder
     from pathclip.runtime.cpu import cpu
 
@@ -79,7 +79,7 @@ def pictures(arguments: argparse.Namespace, folder) -> np.ndarray:
     """Normalised pictures float32 [n, 3, h, w]."""
     from PIL import Image
 
-    from pathclip.export.samples import draw_pairs
+    from pathclip.export.calibration.samples import draw_pairs
     from pathclip.runtime.images import open_image
     from pathclip.runtime.preprocess import Preprocess
 
@@ -95,7 +95,7 @@ def pictures(arguments: argparse.Namespace, folder) -> np.ndarray:
 
 def captions(arguments: argparse.Namespace, folder) -> np.ndarray:
     """Tokens int64 [n, context length] of captions, or of names of tissues."""
-    from pathclip.export.samples import draw_pairs
+    from pathclip.export.calibration.samples import draw_pairs
     from pathclip.runtime.tokenizer import Tokenizer
 
     tissues = ("colon", "lung", "breast", "skin", "liver", "kidney", "prostate", "brain")
@@ -120,9 +120,9 @@ def measured(emulator: list[str], graph: Path, work: Path, layers: int) -> tuple
 
 def run(graph: Path, given: Path, result: Path, layers: int) -> None:
     """One measurement, on whatever CPU this process sees."""
-    from pathclip.export.qdq import Graph, quantised_layers
-    from pathclip.export.reference import check, supported, worst_inputs
-    from pathclip.export.session import open_session
+    from pathclip.export.gate.reference import check, supported, worst_inputs
+    from pathclip.export.graphs.qdq import Graph, quantised_layers
+    from pathclip.export.graphs.session import open_session
 
     session = open_session(graph)
     rows = session.run(None, {session.get_inputs()[0].name: np.load(given)})[0]

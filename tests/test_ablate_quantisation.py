@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pathclip.errors import ConfigError, DataError
-from pathclip.export.samples import Samples
+from pathclip.export.calibration.samples import Samples
 from pathclip.runtime.preprocess import Preprocess
 from tests import tiny_shards
 

@@ -30,6 +30,8 @@ ORDER = [
         "__main__",
     ),
 ]
+# And so do the rooms of a part that has many.
+ROOMS = {"export": ["calibration", "graphs", "quantiser", "gate", "search", "reporting"]}
 LIGHT = [
     "errors",
     "types",
@@ -107,6 +109,18 @@ def test_a_part_imports_only_parts_above_it(file):
     # `from pathclip.shards import writer` also names the package itself.
     below -= {what.rpartition(".")[0] for who, what in EXCEPTIONS if who == mine and what in ours}
     assert below == set()
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in MODULES if part(file) in ROOMS and len(file.relative_to(PACKAGE).parts) > 2],
+    ids=lambda file: file.relative_to(PACKAGE).as_posix(),
+)
+def test_a_room_imports_only_rooms_before_it(file):
+    house, room = file.relative_to(PACKAGE).parts[:2]
+    rooms = ROOMS[house]
+    entered = {name.split(".")[2] for name in names(file) if name.startswith(f"pathclip.{house}.")}
+    assert entered <= set(rooms[: rooms.index(room) + 1])
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from pathclip.evaluate.datasets import MultiLabelData
 from pathclip.evaluate.features.encode import VARIANTS
 from pathclip.evaluate.image_text.retrieval import DEFINITIONS
 from pathclip.evaluate.image_text.retrieval_task import Retrieval
-from pathclip.export.gate import Thresholds
-from pathclip.export.recipe import Recipe
+from pathclip.export.gate.gate import Thresholds
+from pathclip.export.quantiser.recipe import Recipe
 from pathclip.launch import compose
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer

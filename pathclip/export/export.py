@@ -13,18 +13,18 @@ from pathclip import atomic
 from pathclip.config import build, check_values, output_folder
 from pathclip.errors import ConfigError, ModelFolderError
 from pathclip.export import prompts as class_prompts
-from pathclip.export.card import readme
-from pathclip.export.gate import TRAINED_ON, ExportGateError, Gate, Thresholds, compare
-from pathclip.export.labelled import labelled_by_pairs, labelled_by_task
-from pathclip.export.layers import layer_errors
-from pathclip.export.objective import ClassPrompts, Objective
-from pathclip.export.recipe import Recipe
-from pathclip.export.report import Exported, write_report
-from pathclip.export.report_sets import sets_of
-from pathclip.export.samples import Samples, text_samples
-from pathclip.export.search import Chosen, search
-from pathclip.export.sets import Wanted, draw_sets, folders_of
-from pathclip.export.tower import Tower
+from pathclip.export.calibration.labelled import labelled_by_pairs, labelled_by_task
+from pathclip.export.calibration.samples import Samples, text_samples
+from pathclip.export.calibration.sets import Wanted, draw_sets, folders_of
+from pathclip.export.gate.gate import TRAINED_ON, ExportGateError, Gate, Thresholds, compare
+from pathclip.export.gate.layers import layer_errors
+from pathclip.export.quantiser.recipe import Recipe
+from pathclip.export.quantiser.tower import Tower
+from pathclip.export.reporting.card import readme
+from pathclip.export.reporting.report import Exported, write_report
+from pathclip.export.reporting.report_sets import sets_of
+from pathclip.export.search.objective import ClassPrompts, Objective
+from pathclip.export.search.search import Chosen, search
 from pathclip.model_folder import (
     PROMPT_EMBEDDINGS,
     TRAINING_PICTURES,
@@ -201,7 +201,7 @@ def _wanted(cfg: Any, folder: ModelFolder) -> Wanted:
 
 
 def _fp32_towers(folder: ModelFolder, work: Path, preprocess: Preprocess) -> dict[str, Path]:
-    from pathclip.export.onnx import export_towers
+    from pathclip.export.graphs.onnx import export_towers
     from pathclip.model.torch_encoder import load_torch_model
 
     model = load_torch_model(folder)

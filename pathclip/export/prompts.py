@@ -9,11 +9,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pathclip.errors import ConfigError
-from pathclip.export.gate import Prompts
-from pathclip.export.labelled import prompt_texts, task_classes
-from pathclip.export.objective import ClassPrompts
-from pathclip.export.samples import LabelledSamples, text_samples
-from pathclip.export.session import embed
+from pathclip.export.calibration.labelled import prompt_texts, task_classes
+from pathclip.export.calibration.samples import LabelledSamples, text_samples
+from pathclip.export.gate.gate import Prompts
+from pathclip.export.graphs.session import embed
+from pathclip.export.search.objective import ClassPrompts
 from pathclip.model_folder import ModelFolder
 from pathclip.runtime.calibration import read_calibrations
 from pathclip.runtime.classify import TEMPLATES

@@ -9,10 +9,10 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from pathclip.export import ranges
-from pathclip.export.prepare import prepare
-from pathclip.export.quantize import Quantised, quantize_tower
-from pathclip.export.recipe import OPERATORS, Recipe
+from pathclip.export.quantiser import ranges
+from pathclip.export.quantiser.prepare import prepare
+from pathclip.export.quantiser.quantize import Quantised, quantize_tower
+from pathclip.export.quantiser.recipe import OPERATORS, Recipe
 
 RNG = np.random.default_rng(0)
 DATA = (RNG.gamma(2.0, 1.0, (64, 6, 8, 8))).astype(np.float32)

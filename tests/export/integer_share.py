@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from pathclip.export.prepare import constants, weighted
+from pathclip.export.quantiser.prepare import constants, weighted
 
 _FLOAT_KERNELS = {"Conv", "FusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm"}
 

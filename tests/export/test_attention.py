@@ -10,8 +10,8 @@ import torch
 from timm.layers import Attention
 from torch import nn
 
-from pathclip.export.attention import PlainAttention, plain_attention
-from pathclip.export.onnx import export_tower
+from pathclip.export.graphs.attention import PlainAttention, plain_attention
+from pathclip.export.graphs.onnx import export_tower
 from tests.export.kinds import CONTEXT_LENGTH, TEXT_KINDS, build
 
 WIDTH, HEADS, BATCH, TOKENS = 24, 3, 2, 5

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pathclip.export.captions import connected, judged_captions
-from pathclip.export.samples import text_samples
+from pathclip.export.calibration.captions import connected, judged_captions
+from pathclip.export.calibration.samples import text_samples
 from tests.export import towers
 
 

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import pytest
 
-from pathclip.export.card import NOT_RECORDED, readme
-from pathclip.export.gate import Gate, Line
+from pathclip.export.gate.gate import Gate, Line
+from pathclip.export.reporting.card import NOT_RECORDED, readme
 from tests.evaluate.reporting.test_report import figures
 
 BARE = {

@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pathclip.export.equalise import equalise
-from pathclip.export.recipe import Recipe
+from pathclip.export.quantiser.equalise import equalise
+from pathclip.export.quantiser.recipe import Recipe
 from tests.export import graphs
 from tests.export.graphs import DATA, quantised, run, write
 

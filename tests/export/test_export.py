@@ -12,7 +12,7 @@ from PIL import Image
 import pathclip
 from pathclip.errors import ConfigError, ModelFolderError
 from pathclip.export.export import export
-from pathclip.export.gate import ExportGateError
+from pathclip.export.gate.gate import ExportGateError
 from pathclip.model_folder import PROMPT_EMBEDDINGS, open_model_folder
 from pathclip.runtime.prompt_store import stored_embeddings
 from pathclip.shards.writer import Sample, write_shards

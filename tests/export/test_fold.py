@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pathclip.export.fold import fold_batch_norms
+from pathclip.export.graphs.fold import fold_batch_norms
 
 
 def with_statistics(module: nn.Module) -> nn.Module:

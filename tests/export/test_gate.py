@@ -9,12 +9,12 @@ from onnx import numpy_helper
 
 from pathclip.errors import ConfigError
 from pathclip.evaluate.stats import Interval
-from pathclip.export.answers import accuracy_line, agreement_line, found_at
-from pathclip.export.gate import TRAINED_ON, Gate, Prompts, Thresholds, compare
-from pathclip.export.graph_lines import as_written_line
-from pathclip.export.pareto import EQUALLY_FAST
-from pathclip.export.samples import LabelledSamples, read_calibration
-from pathclip.export.verdict import BY_CHANCE, NOT_PROVEN, Line, at_least, at_most, loss, unseen, widened
+from pathclip.export.calibration.samples import LabelledSamples, read_calibration
+from pathclip.export.gate.answers import accuracy_line, agreement_line, found_at
+from pathclip.export.gate.gate import TRAINED_ON, Gate, Prompts, Thresholds, compare
+from pathclip.export.gate.graph_lines import as_written_line
+from pathclip.export.gate.verdict import BY_CHANCE, NOT_PROVEN, Line, at_least, at_most, loss, unseen, widened
+from pathclip.export.graphs.speed import EQUALLY_FAST
 from pathclip.launch import compose
 from pathclip.model_folder import open_model_folder
 from pathclip.runtime.cpu import cpu

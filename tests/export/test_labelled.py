@@ -8,8 +8,8 @@ import pytest
 from pathclip.errors import ConfigError, DataError
 from pathclip.evaluate.classification.zeroshot_task import ZeroShot
 from pathclip.evaluate.datasets import LabelledData, LabelledImages
-from pathclip.export.labelled import labelled_by_pairs, labelled_by_task, prompt_texts
-from pathclip.export.samples import Samples
+from pathclip.export.calibration.labelled import labelled_by_pairs, labelled_by_task, prompt_texts
+from pathclip.export.calibration.samples import Samples
 from pathclip.runtime.preprocess import open_image
 from tests.export import towers
 from tests.export.conftest import picture

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pathclip.export.layers import layer_errors
+from pathclip.export.gate.layers import layer_errors
 from tests.export import towers
 
 SAMPLES = towers.make_samples(16)

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pathclip.export.nncf_quantizer import NncfError, import_nncf, quantize_with_nncf
-from pathclip.export.recipe import Recipe
-from pathclip.export.samples import Samples
+from pathclip.export.calibration.samples import Samples
+from pathclip.export.quantiser.nncf_quantizer import NncfError, import_nncf, quantize_with_nncf
+from pathclip.export.quantiser.recipe import Recipe
 from pathclip.runtime.preprocess import Preprocess
 from tests.export import graphs
 from tests.export.graphs import in_fp32, integer_weights, run
@@ -124,7 +124,7 @@ def test_a_tower_that_nncf_cannot_do_is_refused_in_one_line(tmp_path):
 # In a process of its own: under pytest NNCF switches its telemetry off by itself.
 QUIET = """
 import sys
-from pathclip.export.nncf_quantizer import import_nncf
+from pathclip.export.quantiser.nncf_quantizer import import_nncf
 import_nncf()
 from nncf.telemetry.wrapper import telemetry
 assert type(telemetry).__name__ == "MagicMock", type(telemetry)
@@ -133,7 +133,7 @@ assert "openvino_telemetry" not in sys.modules
 ABSENT = """
 import sys
 sys.modules["nncf"] = None
-from pathclip.export.nncf_quantizer import import_nncf, NncfError
+from pathclip.export.quantiser.nncf_quantizer import import_nncf, NncfError
 try:
     import_nncf()
 except NncfError as error:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pathclip.export.objective import ClassPrompts, Fidelity, Objective
+from pathclip.export.search.objective import ClassPrompts, Fidelity, Objective
 from tests.export import towers
 
 SCALE = 20.0

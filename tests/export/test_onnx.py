@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pathclip.export.onnx import OnnxExportError, check_against_torch, export_tower, export_towers
+from pathclip.export.graphs.onnx import OnnxExportError, check_against_torch, export_tower, export_towers
 from tests.export.kinds import CONTEXT_LENGTH, TEXT_KINDS, build
 from tests.export.towers import make_samples, make_weights, write_fp32
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from pathclip.export import ranges
-from pathclip.export.padding import word_places, words_alone
+from pathclip.export.graphs.padding import word_places, words_alone
+from pathclip.export.quantiser import ranges
 from tests.export.graphs import write
 
 TOKENS = np.array([[9, 4, 5, 0, 0, 0], [9, 4, 5, 6, 7, 8], [9, 4, 8, 8, 8, 8]])

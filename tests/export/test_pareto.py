@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pathclip.export.pareto import best, choose, front
+from pathclip.export.search.pareto import best, choose, front
 
 
 @dataclass

@@ -6,11 +6,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pathclip.errors import ConfigError
-from pathclip.export import ranges
-from pathclip.export.bias import coverage
-from pathclip.export.prepare import smooth
-from pathclip.export.quantize import hold_in_fp32, kept_nodes, weighted_nodes
-from pathclip.export.recipe import OPERATORS, Recipe
+from pathclip.export.quantiser import ranges
+from pathclip.export.quantiser.bias import coverage
+from pathclip.export.quantiser.prepare import smooth
+from pathclip.export.quantiser.quantize import hold_in_fp32, kept_nodes, weighted_nodes
+from pathclip.export.quantiser.recipe import OPERATORS, Recipe
 from tests.export import graphs
 from tests.export.graphs import DATA, in_fp32, integer_weights, quantised, run
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pathclip.errors import ConfigError
-from pathclip.export.ranges import Histogram, value_range
+from pathclip.export.quantiser.ranges import Histogram, value_range
 
 
 def histogram(*batches):

@@ -4,7 +4,7 @@ import pytest
 
 from pathclip.config import build
 from pathclip.errors import ConfigError
-from pathclip.export.recipe import Recipe
+from pathclip.export.quantiser.recipe import Recipe
 from pathclip.launch import compose
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from pathclip.export.qdq import Graph, QuantisedLayer, quantised_layers
-from pathclip.export.reference import (
+from pathclip.export.gate.reference import (
     accumulate,
     check,
     check_layers,
@@ -19,6 +18,7 @@ from pathclip.export.reference import (
     steps_apart,
     worst_inputs,
 )
+from pathclip.export.graphs.qdq import Graph, QuantisedLayer, quantised_layers
 from tests.export import towers
 
 

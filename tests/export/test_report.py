@@ -8,17 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from pathclip.export.gate import TRAINED_ON, Gate
-from pathclip.export.layers import LayerError
-from pathclip.export.objective import Fidelity
-from pathclip.export.plots import layer_plot, pareto_plot
-from pathclip.export.quantize import Quantised
-from pathclip.export.recipe import Recipe
-from pathclip.export.report import Exported, sentences, write_report
-from pathclip.export.report_sets import PROMPTS_CHOSE, Sets
-from pathclip.export.search import Chosen, Trial
-from pathclip.export.sensitivity import Sensitivity
-from pathclip.export.verdict import Line
+from pathclip.export.gate.gate import TRAINED_ON, Gate
+from pathclip.export.gate.layers import LayerError
+from pathclip.export.gate.verdict import Line
+from pathclip.export.quantiser.quantize import Quantised
+from pathclip.export.quantiser.recipe import Recipe
+from pathclip.export.reporting.plots import layer_plot, pareto_plot
+from pathclip.export.reporting.report import Exported, sentences, write_report
+from pathclip.export.reporting.report_sets import PROMPTS_CHOSE, Sets
+from pathclip.export.search.objective import Fidelity
+from pathclip.export.search.search import Chosen, Trial
+from pathclip.export.search.sensitivity import Sensitivity
 from pathclip.shards.writer import Sample, write_shards
 from tests.export.conftest import picture
 

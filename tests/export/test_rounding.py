@@ -5,10 +5,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from pathclip.export.moments import input_rows, second_moments
-from pathclip.export.prepare import weighted
-from pathclip.export.recipe import Recipe
-from pathclip.export.rounding import BUDGET, ITERATIONS, AdaRound, adaround, as_rows, from_rows, iterations
+from pathclip.export.quantiser.moments import input_rows, second_moments
+from pathclip.export.quantiser.prepare import weighted
+from pathclip.export.quantiser.recipe import Recipe
+from pathclip.export.quantiser.rounding import (
+    BUDGET,
+    ITERATIONS,
+    AdaRound,
+    adaround,
+    as_rows,
+    from_rows,
+    iterations,
+)
 from tests.export import graphs
 from tests.export.graphs import DATA, integer_weights, quantised, run
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pathclip.errors import DataError
-from pathclip.export import samples
-from pathclip.export.samples import apart_by_group, draw_pairs, read_calibration
+from pathclip.export.calibration import samples
+from pathclip.export.calibration.samples import apart_by_group, draw_pairs, read_calibration
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.shards.writer import Sample, write_shards
 from tests import tiny_shards

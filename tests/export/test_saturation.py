@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pathclip.export.saturation import in_eight_bits, saturation, worst_pair
-from pathclip.export.session import embed
+from pathclip.export.gate.saturation import in_eight_bits, saturation, worst_pair
+from pathclip.export.graphs.session import embed
 from tests.export import towers
 
 LAYERS = {"stem", "depthwise", "grouped", "pointwise", "product", "head"}

@@ -11,13 +11,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pathclip.errors import ConfigError
-from pathclip.export import sensitivity
-from pathclip.export.objective import Objective
-from pathclip.export.recipe import Recipe
-from pathclip.export.search import search
-from pathclip.export.speed import speed_ratio
-from pathclip.export.stages import stages
-from pathclip.export.tower import Tower
+from pathclip.export.graphs.speed import speed_ratio
+from pathclip.export.quantiser.recipe import Recipe
+from pathclip.export.quantiser.tower import Tower
+from pathclip.export.search import sensitivity
+from pathclip.export.search.objective import Objective
+from pathclip.export.search.search import search
+from pathclip.export.search.stages import stages
 from tests.export import towers
 
 BASE = Recipe(smoothing=0.0, keep_fp32=())

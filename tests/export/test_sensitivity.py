@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pathclip.export.sensitivity import sensitivities, spread
-from pathclip.export.session import embed
+from pathclip.export.graphs.session import embed
+from pathclip.export.search.sensitivity import sensitivities, spread
 from tests.export import towers
 
 LAYERS = {"stem", "depthwise", "grouped", "pointwise", "product", "head"}

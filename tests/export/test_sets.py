@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pathclip.errors import DataError
-from pathclip.export.sets import OTHER, TRAINING, VALIDATION, Wanted, draw_sets, folders_of
+from pathclip.export.calibration.sets import OTHER, TRAINING, VALIDATION, Wanted, draw_sets, folders_of
 from tests.export.test_samples import PREPROCESS, tokenizer, write
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pathclip.export.onnx import INPUTS, export_tower
-from pathclip.export.recipe import Recipe
-from pathclip.export.samples import Samples
-from pathclip.export.session import open_session
-from pathclip.export.tower import Tower
+from pathclip.export.calibration.samples import Samples
+from pathclip.export.graphs.onnx import INPUTS, export_tower
+from pathclip.export.graphs.session import open_session
+from pathclip.export.quantiser.recipe import Recipe
+from pathclip.export.quantiser.tower import Tower
 from pathclip.runtime.preprocess import Preprocess
 from tests.export.integer_share import integer_share
 from tests.export.kinds import CONTEXT_LENGTH, IMAGE_KINDS, LARGE_IMAGE_KINDS, TEXT_KINDS, WORDS, build

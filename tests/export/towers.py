@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pathclip.export.samples import Samples
+from pathclip.export.calibration.samples import Samples
 from pathclip.runtime.preprocess import Preprocess
 
 PREPROCESS = Preprocess(size=(8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -190,7 +190,7 @@ def test_a_random_coca_is_the_same_for_the_same_seed(bert):
 
 @pytest.mark.slow
 def test_the_towers_of_coca_are_exported_with_their_numbers(bert, tmp_path):
-    from pathclip.export.onnx import export_towers
+    from pathclip.export.graphs.onnx import export_towers
 
     files = export_towers(towers_of("coca", bert).model.eval(), tmp_path, (32, 32), 16)
     assert all(file.is_file() for file in files.values())

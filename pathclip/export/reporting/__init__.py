@@ -1,0 +1,1 @@
+"""Report, pictures and card of an export."""

@@ -1,0 +1,1 @@
+"""Which recipe: trials, their objective and their Pareto front."""
