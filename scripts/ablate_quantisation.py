@@ -64,6 +64,7 @@ INGREDIENTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("stem and depthwise in fp32", {"keep_fp32": ("stem", "depthwise")}),
     ("nothing in fp32", {"keep_fp32": ()}),
     ("8-bit weights", {"weight_bits": 8}),
+    ("int8 attention", {"attention": True}),
     ("one scale per tensor", {"per_channel": False}),
     ("nncf", {"quantizer": "nncf", "rounding": "nearest"}),
 )

@@ -65,6 +65,7 @@ def command(
     """
     from pathclip.model_folder import open_model_folder
     from pathclip.runtime.bench import bench
+    from pathclip.runtime.clock import with_measured_clock
     from pathclip.runtime.cores import available_cores
     from pathclip.runtime.cpu import cpu
     from pathclip.runtime.macs import count_macs
@@ -72,9 +73,10 @@ def command(
     opened, used = open_model_folder(folder, verify=False), threads or available_cores()
     what: What = "texts" if text else "images"
     result = bench(opened, cpu(), used, seconds, what)
+    machine = with_measured_clock(cpu())
     tower = what.removesuffix("s")
     macs, uncounted = count_macs(opened, tower)
-    run = _Run(opened, cpu(), used, what, result, macs, uncounted)
+    run = _Run(opened, machine, used, what, result, macs, uncounted)
     chosen = None if text else _choose(run)
     print(
         json.dumps(_document(run, chosen), ensure_ascii=False, indent=2) if as_json else _table(run, chosen)
@@ -205,7 +207,7 @@ def _head(run: _Run) -> list[str]:
 def _foot(run: _Run, chosen: Mapping[str, Any] | None) -> list[str]:
     lines = ["Medians of rounds in turn; 'times torch' at a batch of 16, within rounds. '-': not known."]
     if run.machine.int8_peak and run.macs:
-        lines.append(f"Peak of int8, estimated: {run.machine.how}. A clock that rises above it gives more.")
+        lines.append(f"Peak of int8, estimated: {run.machine.how}.")
     elif run.macs is None:
         lines.append(f"Products are not counted: {run.uncounted}.")
     if not any(timed.joules for timed in run.result.timed.values()):

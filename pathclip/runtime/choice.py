@@ -179,7 +179,7 @@ def measure(
         encoders[name], opening[name] = encoder, time.perf_counter() - start
     taken: dict[str, list[float]] = {name: [] for name in encoders}
     end = time.perf_counter() + seconds
-    turns = 4  # the first batch of a size prepares for it, and counts not
+    turns = 5  # the first two batches of a size prepare for it, and count not
     while time.perf_counter() < end or len(taken["onnx"]) < turns:
         for name, encoder in encoders.items():
             start = time.perf_counter()
@@ -187,7 +187,7 @@ def measure(
                 return encoders, None
             encoder.encode_images(pixels)
             taken[name].append(time.perf_counter() - start)
-    rates = {name: BATCH / max(float(np.median(times[1:])), 1e-6) for name, times in taken.items()}
+    rates = {name: BATCH / max(float(np.median(times[2:])), 1e-6) for name, times in taken.items()}
     return encoders, {name: Measured(opening[name], rates[name]) for name in encoders}
 
 

@@ -33,9 +33,10 @@ class Cpu:
         dotprod: as `vnni`, on ARM.
         i8mm: int8 matrix products, on ARM.
         cores: physical cores that this process may use.
-        int8_peak: estimated int8 operations per second of all these cores, a product and a sum counting
-            as two; 0 where nothing is known.
-        how: how `int8_peak` was come by.
+        per_cycle: int8 operations that one core can start per cycle; 0 where unknown.
+        instruction: by which.
+        clock: MHz; 0 where unknown.
+        clock_source: who says so.
     """
 
     name: str
@@ -46,8 +47,25 @@ class Cpu:
     dotprod: bool
     i8mm: bool
     cores: int
-    int8_peak: float
-    how: str
+    per_cycle: int
+    instruction: str
+    clock: float
+    clock_source: str
+
+    @property
+    def int8_peak(self) -> float:
+        """Estimated int8 operations per second of all cores, a product and a sum being two; 0 if unknown."""
+        return self.per_cycle * self.cores * self.clock * 1e6
+
+    @property
+    def how(self) -> str:
+        """How `int8_peak` was come by."""
+        if not self.int8_peak:
+            return "unknown: the system tells neither the instruction set nor the clock"
+        return (
+            f"{self.per_cycle} int8 operations per cycle ({self.instruction}) × {self.cores} cores × "
+            f"{self.clock:.0f} MHz ({self.clock_source})"
+        )
 
     @property
     def exact_u8s8(self) -> bool:
@@ -76,8 +94,6 @@ def from_fields(fields: Mapping[str, str], cores: int) -> Cpu:
     features = frozenset((fields.get("flags") or fields.get("features") or "").lower().split())
     clock, source = _clock(fields)
     per_cycle, why = operations_per_cycle(features, fields.get("vendor_id", ""), fields.get("cpu family", ""))
-    peak = per_cycle * cores * clock * 1e6
-    how = f"{per_cycle} int8 operations per cycle ({why}) × {cores} cores × {clock:.0f} MHz ({source})"
     return Cpu(
         name=name or platform.processor() or platform.machine(),
         features=features,
@@ -87,8 +103,10 @@ def from_fields(fields: Mapping[str, str], cores: int) -> Cpu:
         dotprod=bool(features & {"asimddp", "dotprod"}),
         i8mm="i8mm" in features,
         cores=cores,
-        int8_peak=peak,
-        how=how if peak else "unknown: the system tells neither the instruction set nor the clock",
+        per_cycle=per_cycle,
+        instruction=why,
+        clock=clock,
+        clock_source=source,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -13,6 +15,11 @@ from pathclip.errors import ModelFolderError
 from pathclip.model_folder import ModelFolder
 from pathclip.runtime.encoder import Precision, TowerEncoder
 from pathclip.runtime.tower import OUTPUT, Tower, brief, check_names, read_tower
+
+# Streams are opened at the second batch that holds so many samples for each: they take a second copy of the
+# weights, which a handful of pictures does not repay.
+LEAST_OF_STREAM = 4
+MOST_STREAMS = 8
 
 
 def is_installed() -> bool:
@@ -35,6 +42,9 @@ class OpenVinoEncoder(TowerEncoder):
     The int8 graph is the one that onnxruntime runs; OpenVINO fuses it otherwise and so rounds elsewhere:
     on one folder embeddings of both had a cosine of 0.9966 and more, and probabilities differed by up to
     0.02. What is not int8 is computed in fp32, whatever the processor has. Nothing is stored between runs.
+
+    A small batch is the work of all threads together. Large ones, when they keep coming, are dealt out to
+    streams of few threads, which need not wait for one another after every layer: the same numbers.
 
     Args:
         folder: an open model folder.
@@ -76,10 +86,9 @@ class OpenVinoEncoder(TowerEncoder):
                 "again, or take runtime=onnx"
             ) from error
         file, content = self.folder.file(listed), read_tower(self.folder, listed)
-        settings = {
+        settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": self._inference,  # else bfloat16 where the processor has it
             "INFERENCE_NUM_THREADS": self._threads,
-            "NUM_STREAMS": 1,
             # Threads that are tied to cores wait for whatever else runs there: a third of the speed was lost
             # on a busy machine of two cores, and nothing won on a quiet one.
             "ENABLE_CPU_PINNING": False,
@@ -92,19 +101,45 @@ class OpenVinoEncoder(TowerEncoder):
         except Exception as error:  # OpenVINO's exceptions share no base class but this
             raise ModelFolderError(f"{file}: OpenVINO cannot load it: {brief(error)}") from error
         check_names(file, name, inputs, outputs)
+
+        def requests(streams: int) -> list[Any]:
+            compiled = core.compile_model(model, "CPU", settings | {"NUM_STREAMS": streams})
+            return [compiled.create_infer_request() for _ in range(streams)]
+
         try:
-            request = core.compile_model(model, "CPU", settings).create_infer_request()
+            return _Requests(name, self._threads, requests)
         except Exception as error:
             raise ModelFolderError(f"{file}: OpenVINO cannot load it: {brief(error)}") from error
-        one_at_a_time = threading.Lock()  # a request holds one input; all threads work on it anyway
 
-        def tower(values: NDArray[Any]) -> NDArray[Any]:
-            given = np.ascontiguousarray(values)
-            with one_at_a_time:
-                request.infer({name: given}, share_inputs=True)
-                return np.array(request.get_tensor(OUTPUT).data)
 
-        return tower
+class _Requests:
+    """A compiled tower: one request of all threads and, once large batches keep coming, several of few."""
+
+    def __init__(self, name: str, threads: int, requests: Callable[[int], list[Any]]) -> None:
+        self._name, self._requests = name, requests
+        self._together = requests(1)
+        self._streams: list[Any] = []
+        self._most = min(threads, MOST_STREAMS)
+        self._large_batches = 0
+        self._one_at_a_time = threading.Lock()  # a request holds one input; all threads work on it anyway
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
+        with self._one_at_a_time:
+            requests = self._requests_for(len(values))
+            parts = [np.ascontiguousarray(part) for part in np.array_split(values, len(requests))]
+            with ExitStack() as started:  # all are waited for, even where one fails: they read `parts`
+                for request, part in zip(requests, parts, strict=True):
+                    request.start_async({self._name: part}, share_inputs=True)
+                    started.callback(request.wait)
+            return np.concatenate([request.get_tensor(OUTPUT).data for request in requests])
+
+    def _requests_for(self, samples: int) -> list[Any]:
+        if self._most == 1 or samples < LEAST_OF_STREAM * self._most:
+            return self._together
+        self._large_batches += 1
+        if self._large_batches == 2:
+            self._streams = self._requests(self._most)
+        return self._streams or self._together
 
 
 def _import() -> Any:

@@ -67,7 +67,7 @@ def test_two_products_that_share_a_bias_are_corrected_each_for_itself(tmp_path):
     assert shift[1] < 0.3 * shift[0]
 
 
-def test_products_of_two_activations_are_quantised_too(tmp_path):
+def test_products_of_two_activations_are_quantised_where_the_recipe_asks(tmp_path):
     nodes = [
         helper.make_node("Transpose", ["pixels"], ["t"], "turn", perm=[0, 2, 1]),
         helper.make_node("MatMul", ["pixels", "t"], ["embedding"], "attention"),
@@ -75,10 +75,23 @@ def test_products_of_two_activations_are_quantised_too(tmp_path):
     given = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 5, 16])
     graph = graphs.write(tmp_path / "fp32.onnx", nodes, given, {}, ["n", 5, 5])
     data = np.random.default_rng(4).normal(size=(64, 5, 16)).astype(np.float32)
-    model = onnx.load(quantised(graph, data, Recipe(keep_fp32=())).file)
-    (product,) = [node for node in model.graph.node if node.name == "attention"]
-    writers = {name: node.op_type for node in model.graph.node for name in node.output}
-    assert [writers[name] for name in product.input] == ["DequantizeLinear"] * 2
+    for wanted in (True, False):
+        model = onnx.load(quantised(graph, data, Recipe(attention=wanted)).file)
+        (product,) = [node for node in model.graph.node if node.name == "attention"]
+        writers = {name: node.op_type for node in model.graph.node for name in node.output}
+        read = [writers.get(name) == "DequantizeLinear" for name in product.input]
+        assert read == [wanted] * 2
+
+
+def test_a_patch_embedding_is_no_stem(tmp_path):
+    nodes = [
+        helper.make_node("Conv", ["pixels", "w"], ["patches"], "patch_embedding", strides=[4, 4]),
+        helper.make_node("Flatten", ["patches"], ["embedding"], "flat"),
+    ]
+    given = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, 8, 8])
+    weights = {"w": np.random.default_rng(0).normal(size=(5, 3, 4, 4))}
+    graph = graphs.write(tmp_path / "fp32.onnx", nodes, given, weights, ["n", 20])
+    assert kept_nodes(onnx.load(graph), ["stem"]) == {}
 
 
 def test_the_stem_is_the_first_convolution_and_the_depthwise_one_after_it(convolution):

@@ -141,8 +141,8 @@ def test_a_worker_tells_whatever_goes_wrong_in_one_line(model):
 
 
 def test_a_processor_with_vnni_has_four_int8_operations_for_one_of_fp32():
-    machine = replace(cpu(), amx_int8=False, vnni=True, int8_peak=400.0)
-    assert float_peak(machine) == 100.0
+    machine = replace(cpu(), amx_int8=False, vnni=True, per_cycle=8, cores=2, clock=25.0)
+    assert float_peak(machine) == 100e6
     assert float_peak(replace(machine, vnni=False, dotprod=False, i8mm=False, avx2=False)) == 0
 
 

@@ -59,6 +59,32 @@ def test_a_picture_is_the_same_alone_and_in_a_batch_of_64(model, runtime, precis
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_streams_for_large_batches_give_the_same_numbers(model, threads, monkeypatch):
+    import openvino
+
+    from pathclip.runtime import openvino_encoder
+
+    opened = []
+    compile_model = openvino.Core.compile_model
+
+    def spy(core, tower, device, settings):
+        opened.append(settings["NUM_STREAMS"])
+        return compile_model(core, tower, device, settings)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", spy)
+    least = openvino_encoder.LEAST_OF_STREAM * threads
+    images = pixels(2 * least + 1)  # no multiple of the streams
+    encoder = pathclip.load(model, "openvino", "int8", threads=threads)
+    alone = np.concatenate([encoder.encode_images(images[i : i + 1]) for i in range(len(images))])
+    encoder.encode_images(images[: least - 1])  # too small a batch
+    together, dealt_out, again = (encoder.encode_images(images, batch_size=64) for _ in range(3))
+    assert opened == [1] + [threads] * (threads > 1)
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    np.testing.assert_allclose(dealt_out, alone, atol=1e-4)
+    np.testing.assert_allclose(again, alone, atol=1e-4)
+
+
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_many_threads_from_the_first_call_on_get_what_one_gets(model, runtime):
     images = pixels(48)

@@ -18,7 +18,7 @@ from pathclip.errors import PathclipError
 from pathclip.export.calibration.samples import Samples
 from pathclip.export.quantiser.bias import Biases, dequantised, mean_shift, picture_sizes
 from pathclip.export.quantiser.prepare import constants, weighted
-from pathclip.export.quantiser.quantize import Quantised, hold_in_fp32, kept_nodes
+from pathclip.export.quantiser.quantize import Quantised, hold_in_fp32, kept_nodes, left_out
 from pathclip.export.quantiser.ranges import Statistics
 from pathclip.export.quantiser.recipe import Recipe
 
@@ -62,6 +62,7 @@ def quantize_with_nncf(
     nncf = import_nncf()
     model = onnx.load(graph)
     reasons = kept_nodes(model, recipe.keep_fp32, keep)
+    ignored = [*reasons, *left_out(model, recipe)]
     shown = onnx.load(graph)
     # One sample per step: NNCF takes the first axis of a statistic for the sample.
     singles = [
@@ -77,7 +78,7 @@ def quantize_with_nncf(
                 subset_size=len(singles),
                 fast_bias_correction=True,
                 model_type=nncf.ModelType.TRANSFORMER if smooths(model) else None,
-                ignored_scope=nncf.IgnoredScope(names=list(reasons)) if reasons else None,
+                ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
                 advanced_parameters=_parameters(recipe),
             )
     except Exception as error:  # NNCF raises a dozen kinds, down to AssertionError

@@ -67,7 +67,7 @@ def quantize_tower(
 
     model = onnx.load(graph)
     reasons = kept_nodes(model, recipe.keep_fp32, keep)
-    _quantise_static(graph, file, statistics, recipe, list(reasons))
+    _quantise_static(graph, file, statistics, recipe, [*reasons, *left_out(model, recipe)])
     quantised = onnx.load(file)
     hold_in_fp32(quantised, reasons)
     if rounder is not None:
@@ -105,9 +105,7 @@ def kept_nodes(model: Any, patterns: Sequence[str], keep: Mapping[str, str] | No
     chosen: dict[str, str] = {}
     for pattern in patterns:
         if pattern == "stem":
-            names = [node.name for node in convolutions if node.input[0] in _inputs(model)]
-            if names:
-                names += [node.name for node in convolutions[1:2] if node.name in depthwise]
+            names = _stem(model, convolutions, depthwise)
         elif pattern == "depthwise":
             names = depthwise
         else:
@@ -117,6 +115,23 @@ def kept_nodes(model: Any, patterns: Sequence[str], keep: Mapping[str, str] | No
     if missing:
         raise ConfigError(f"layers to keep in fp32: the graph has no {', '.join(sorted(missing))}")
     return dict(keep or {}) | chosen
+
+
+def left_out(model: Any, recipe: Recipe) -> list[str]:
+    """Names of the products of two activations that a recipe does not quantise; they are no layers.
+
+    Args:
+        model: a prepared fp32 graph.
+        recipe: how.
+    """
+    if recipe.attention:
+        return []
+    known = constants(model)
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "MatMul" and not any(name in known for name in node.input)
+    ]
 
 
 def hold_in_fp32(quantised: Any, kept: Mapping[str, str]) -> int:
@@ -193,8 +208,12 @@ def _quantise_static(
         )
 
 
-def _inputs(model: Any) -> set[str]:
-    return {value.name for value in model.graph.input}
+def _stem(model: Any, convolutions: Sequence[Any], depthwise: Sequence[str]) -> list[str]:
+    inputs = {value.name for value in model.graph.input}
+    names = [node.name for node in convolutions if node.input[0] in inputs]
+    if not names or len(convolutions) == 1:  # one alone is a transformer's patch embedding
+        return []
+    return names + [node.name for node in convolutions[1:2] if node.name in depthwise]
 
 
 @contextlib.contextmanager

@@ -40,6 +40,8 @@ def stages(mode: Mode, operators: Sequence[str]) -> list[tuple[str, Vary]]:
         plan.append(("nncf", _by_nncf))
     if convolutions and full:
         plan.append(("depthwise in fp32", lambda best: [_with(best, keep_fp32=("stem", "depthwise"))]))
+    if products and full:
+        plan.append(("attention", lambda best: [_with(best, attention=not best.attention)]))
     plan.append(("nothing in fp32", lambda best: [_with(best, keep_fp32=())]))
     return plan
 
