@@ -1,4 +1,4 @@
-"""The clock that the processor has at least: a system, a virtual one above all, often tells its base alone."""
+"""The clock that the processor has at least: a virtual machine often tells its base alone."""
 
 from __future__ import annotations
 
