@@ -33,6 +33,11 @@ def escaped(text: object) -> str:
     return _CONTROL.sub(_escape, str(text))
 
 
+def escaped_lines(text: object) -> str:
+    """As `escaped`, for a message of ours of several lines, which stay lines."""
+    return "\n".join(escaped(line) for line in str(text).split("\n"))
+
+
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pathclip.config import config_dir, nearest
-from pathclip.errors import ConfigError, PathclipError
+from pathclip.errors import ConfigError, PathclipError, escaped_lines
 
 # Hydra's own switches, after which overrides need no check of ours because nothing is run.
 _HYDRA_ONLY = ("--help", "-h", "--hydra-help", "--version", "--info", "-i")
@@ -129,7 +129,7 @@ def launch(
             return run(cfg)
         except (PathclipError, OmegaConfBaseException) as error:
             # Raised on, Hydra would print lines of its own; so a sweep also goes on with its other jobs.
-            message = str(error) if isinstance(error, PathclipError) else _first_line(error)
+            message = escaped_lines(error if isinstance(error, PathclipError) else _first_line(error))
             print(f"pathclip {verb}: {message}", file=sys.stderr)
             failure.append(error)
             return None
@@ -156,7 +156,7 @@ def launch(
             if after_sweep and jobs:
                 after_sweep(sweep_folder, jobs)
     except PathclipError as error:
-        print(f"pathclip {verb}: {error}", file=sys.stderr)
+        print(f"pathclip {verb}: {escaped_lines(error)}", file=sys.stderr)
         return 1
     except OmegaConfBaseException as error:
         print(f"pathclip {verb}: {_first_line(error)}", file=sys.stderr)

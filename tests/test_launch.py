@@ -45,6 +45,13 @@ def test_configs_of_ones_own_are_left_to_hydra(tmp_path):
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr and "yours" in wrong.stderr
 
 
+def test_what_a_strangers_name_tells_the_terminal_is_shown_not_obeyed(tmp_path):
+    missing = f"{tmp_path}/a\x1b[31mb"
+    command = [sys.executable, "-m", "pathclip.export", f'model="{missing}"', f"out={tmp_path / 'out'}"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1 and "a\\x1b[31mb" in run.stderr and "\x1b" not in run.stderr
+
+
 @pytest.mark.parametrize("verb", ["curate", "train", "evaluate", "export"])
 def test_a_file_where_the_output_folder_should_be_is_one_line(tmp_path, verb):
     (tmp_path / "taken").touch()

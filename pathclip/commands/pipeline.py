@@ -28,6 +28,7 @@ EXAMPLES = {
         "data.train=shards/train data.val=shards/val out=run",
         "data.train=shards/train model=lite loss=multi_positive optim.lr=1e-4",
         "experiment=demo out=outputs/first",
+        "experiment=distill teacher=run/model data.train=shards/train data.unlabelled=patches out=student",
         "-m optim.lr=1e-4,1e-5 debug=tiny",
     ],
     "evaluate": [
@@ -38,6 +39,7 @@ EXAMPLES = {
     "export": [
         "model=run/model out=model-int8",
         "model=run/model out=model-int8 calibration.shards=shards/train keep_fp32=true",
+        "model=run/model out=model-int8 task=lc25000 search=full",
         "model=run/model out=model-int8 recipe=naive force=true",
     ],
 }

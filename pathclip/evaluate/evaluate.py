@@ -18,6 +18,7 @@ from pathclip.evaluate.reporting.terminal import print_profile, print_remarks, p
 from pathclip.evaluate.subjects import load_subjects
 from pathclip.evaluate.task import Settings, Task, TaskResult
 from pathclip.model_folder import CARD
+from pathclip.runtime.user_cache import user_cache
 
 VALUES = {
     "model": str | int | None,
@@ -52,7 +53,7 @@ def evaluate(cfg: Any) -> EvaluateResult:
         limit=cfg.limit,
         code_version=code_version(),
         measures={name: build(node, f"measures.{name}") for name, node in cfg.measures.items() if node},
-        cache=cfg.cache,
+        cache=_cache(cfg.cache),
         cache_limit=cfg.cache_limit,
         profile=profile,
     )
@@ -100,6 +101,14 @@ def _check(cfg: Any) -> None:
         raise ConfigError(f"task: name at least one, as in task={known[0]}. Known: {', '.join(known)}")
     if cfg.record:
         _check_record(str(cfg.model), cfg.limit)
+
+
+def _cache(named: str | None) -> str | None:
+    """The folder that features are kept in; None for none."""
+    if named != "auto":
+        return named
+    found = user_cache()
+    return None if found is None else str(found / "features")
 
 
 def _check_record(folder: str, limit: int | None) -> None:

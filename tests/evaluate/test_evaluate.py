@@ -208,3 +208,13 @@ def test_the_code_version_names_the_release():
     from pathclip import __version__
 
     assert code_version().startswith(f"{__version__}+")
+
+
+def test_features_are_kept_where_the_user_keeps_things_or_nowhere(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATHCLIP_CACHE", "")
+    run()
+    assert not (tmp_path / "features").exists()
+    monkeypatch.setenv("PATHCLIP_CACHE", str(tmp_path / "kept"))
+    run()
+    assert any((tmp_path / "kept" / "features").iterdir())
