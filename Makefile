@@ -20,7 +20,7 @@ demo: setup
 
 # A file of tests for each core at a time; a thread each, or they would wait for one another.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n logical --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n logical --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
