@@ -159,7 +159,7 @@ def launch(
         print(f"pathclip {verb}: {escaped_lines(error)}", file=sys.stderr)
         return 1
     except OmegaConfBaseException as error:
-        print(f"pathclip {verb}: {_first_line(error)}", file=sys.stderr)
+        print(f"pathclip {verb}: {escaped_lines(_first_line(error))}", file=sys.stderr)
         return 1
     except (OSError, ValueError) as raised:
         # Where the log cannot be opened, Python's logging has the reason as the cause of a ValueError.
@@ -171,7 +171,7 @@ def launch(
             what = "a file, not a folder; name another out"
         elif not started:
             what = f"cannot be written to ({what}); name another out"
-        print(f"pathclip {verb}: {fault.filename or 'writing'}: {what}", file=sys.stderr)
+        print(f"pathclip {verb}: {escaped_lines(fault.filename or 'writing')}: {what}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"pathclip {verb}: stopped", file=sys.stderr)

@@ -50,6 +50,11 @@ def test_what_a_strangers_name_tells_the_terminal_is_shown_not_obeyed(tmp_path):
     command = [sys.executable, "-m", "pathclip.export", f'model="{missing}"', f"out={tmp_path / 'out'}"]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 1 and "a\\x1b[31mb" in run.stderr and "\x1b" not in run.stderr
+    taken = tmp_path / "c\x1bd"
+    taken.touch()
+    command[2:] = ["pathclip.train", "data.train=shards", f'out="{taken}"']
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1 and "c\\x1bd" in run.stderr and "\x1b" not in run.stderr
 
 
 @pytest.mark.parametrize("verb", ["curate", "train", "evaluate", "export"])

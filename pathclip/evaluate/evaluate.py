@@ -53,7 +53,7 @@ def evaluate(cfg: Any) -> EvaluateResult:
         limit=cfg.limit,
         code_version=code_version(),
         measures={name: build(node, f"measures.{name}") for name, node in cfg.measures.items() if node},
-        cache=_cache(cfg.cache),
+        cache=_cache_folder(cfg.cache),
         cache_limit=cfg.cache_limit,
         profile=profile,
     )
@@ -103,10 +103,10 @@ def _check(cfg: Any) -> None:
         _check_record(str(cfg.model), cfg.limit)
 
 
-def _cache(named: str | None) -> str | None:
+def _cache_folder(setting: str | None) -> str | None:
     """The folder that features are kept in; None for none."""
-    if named != "auto":
-        return named
+    if setting != "auto":
+        return setting
     found = user_cache()
     return None if found is None else str(found / "features")
 

@@ -164,14 +164,14 @@ def _run_rounds(
     seconds: float,
     meter: EnergyMeter,
 ) -> None:
-    """All batch sizes, each in rounds through the workers, after two calls each: some prepare in both."""
+    """All batch sizes, each in rounds through the workers, after one call each that counts not."""
     steps = [(batch, round_) for batch in batches for round_ in range(-1, ROUNDS)]
     for batch, round_ in track(steps, "measuring"):
         for one, worker in workers.items():
             if one in missing:
                 continue
             before = meter.read()
-            answer = worker.time(batch, *((seconds, 1) if round_ >= 0 else (0.0, 2)))
+            answer = worker.time(batch, seconds if round_ >= 0 else 0.0)
             if "error" in answer:
                 missing[one] = answer["error"]
             elif round_ >= 0:
@@ -194,11 +194,11 @@ class _Worker:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def time(self, batch: int, seconds: float, least: int) -> dict[str, Any]:
+    def time(self, batch: int, seconds: float) -> dict[str, Any]:
         """Lets it embed batches for so long; gives the seconds of each call and the peak of memory."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps({"batch": batch, "seconds": seconds, "least": least}) + "\n")
+            self._process.stdin.write(json.dumps({"batch": batch, "seconds": seconds, "least": 1}) + "\n")
             self._process.stdin.flush()
         except OSError:
             pass  # it has ended; its answer says so

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathclip.errors import PathclipError
-from pathclip.runtime.encoder import Encoder
+from pathclip.runtime.encoder import Encoder, Precision
 from pathclip.runtime.tower import brief
 
 TEXTS = (
@@ -75,12 +75,16 @@ def _told(error: BaseException) -> str:
 def _open(folder: str, runtime: str, precision: str, threads: int) -> Encoder:
     import pathclip
 
-    if precision != "bf16":
+    if runtime != "openvino":
         return pathclip.load(folder, cast(Any, runtime), cast(Any, precision), threads)
     from pathclip.model_folder import open_model_folder
     from pathclip.runtime.openvino_encoder import OpenVinoEncoder
 
-    return OpenVinoEncoder(open_model_folder(folder, verify=False), "fp32", threads, bf16=True)
+    kept: Precision = "int8" if precision == "int8" else "fp32"
+    # As after a while of large batches, which is what a rate is for.
+    return OpenVinoEncoder(
+        open_model_folder(folder, verify=False), kept, threads, bf16=precision == "bf16", streams_after=0.0
+    )
 
 
 def _embed(encoder: Encoder, what: str) -> Callable[[int], object]:

@@ -41,6 +41,7 @@ MEASURE_FROM = 1000
 CLEARLY = 1.05
 FILE = "runtimes.json"
 _MOST_ENTRIES, _MOST_BYTES = 256, 1 << 20
+_WAY = 2  # of running and of measuring: one more makes what was kept before void
 ENCODERS: Mapping[str, Callable[[ModelFolder, Precision, int | None], TowerEncoder]] = {
     "onnx": OnnxEncoder,
     "openvino": OpenVinoEncoder,
@@ -150,7 +151,7 @@ def measure(
         folder: an open model folder that has the precision.
         precision: 'int8' or 'fp32'.
         threads: of one matrix product.
-        seconds: of the measuring, both together; three turns each are made in any case.
+        seconds: of the measuring, both together; three turns each that count are made in any case.
         most: seconds after which it is given up, whatever is missing; what has begun is finished.
 
     Returns:
@@ -179,7 +180,7 @@ def measure(
         encoders[name], opening[name] = encoder, time.perf_counter() - start
     taken: dict[str, list[float]] = {name: [] for name in encoders}
     end = time.perf_counter() + seconds
-    turns = 5  # the first two batches of a size prepare for it, and count not
+    turns = 4  # the first batch of a size prepares for it, and counts not
     while time.perf_counter() < end or len(taken["onnx"]) < turns:
         for name, encoder in encoders.items():
             start = time.perf_counter()
@@ -187,7 +188,7 @@ def measure(
                 return encoders, None
             encoder.encode_images(pixels)
             taken[name].append(time.perf_counter() - start)
-    rates = {name: BATCH / max(float(np.median(times[2:])), 1e-6) for name, times in taken.items()}
+    rates = {name: BATCH / max(float(np.median(times[1:])), 1e-6) for name, times in taken.items()}
     return encoders, {name: Measured(opening[name], rates[name]) for name in encoders}
 
 
@@ -195,7 +196,7 @@ def key_of(folder: ModelFolder, precision: str, threads: int) -> str:
     """Hash of everything that a measurement depends on: model, threads, processor and versions."""
     machine = cpu()
     found = versions("onnxruntime", "openvino")
-    parts: list[Any] = [folder.hash, precision, threads, machine.name, sorted(machine.features), found]
+    parts: list[Any] = [_WAY, folder.hash, precision, threads, machine.name, sorted(machine.features), found]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -16,10 +17,12 @@ from pathclip.model_folder import ModelFolder
 from pathclip.runtime.encoder import Precision, TowerEncoder
 from pathclip.runtime.tower import OUTPUT, Tower, brief, check_names, read_tower
 
-# Streams are opened at the second batch that holds so many samples for each: they take a second copy of the
-# weights, which a handful of pictures does not repay.
+# Samples of a batch for each stream at least, and how many streams at most.
 LEAST_OF_STREAM = 4
 MOST_STREAMS = 8
+# Seconds of work in large batches after which streams are opened. They take a second copy of the weights and
+# half a second to a second of compiling, and give back a twentieth to an eighth of the time.
+STREAMS_AFTER = 10.0
 
 
 def is_installed() -> bool:
@@ -52,6 +55,7 @@ class OpenVinoEncoder(TowerEncoder):
         threads: of one matrix product; by default the physical cores that the process may use.
         bf16: compute in bfloat16 where the graph is fp32. Only `pathclip bench` asks for it: embeddings
             then have three digits.
+        streams_after: seconds of work in large batches after which streams are opened.
 
     Raises:
         ModelFolderError: as `TowerEncoder`, or OpenVINO is not installed.
@@ -66,6 +70,7 @@ class OpenVinoEncoder(TowerEncoder):
         precision: Precision = "int8",
         threads: int | None = None,
         bf16: bool = False,
+        streams_after: float = STREAMS_AFTER,
     ) -> None:
         if not is_installed():
             raise ModelFolderError(
@@ -73,6 +78,7 @@ class OpenVinoEncoder(TowerEncoder):
                 "or take runtime=onnx"
             )
         super().__init__(folder, precision, threads)
+        self._streams_after = streams_after
         self._inference: Literal["f32", "bf16"] = "f32"
         if bf16:
             self.precision, self._inference = "bf16", "bf16"
@@ -104,42 +110,59 @@ class OpenVinoEncoder(TowerEncoder):
 
         def requests(streams: int) -> list[Any]:
             compiled = core.compile_model(model, "CPU", settings | {"NUM_STREAMS": streams})
-            return [compiled.create_infer_request() for _ in range(streams)]
+            return [compiled.create_infer_request() for _ in range(compiled.get_property("NUM_STREAMS"))]
 
         try:
-            return _Requests(name, self._threads, requests)
+            return _Requests(name, self._threads, requests, self._streams_after)
         except Exception as error:
             raise ModelFolderError(f"{file}: OpenVINO cannot load it: {brief(error)}") from error
 
 
 class _Requests:
-    """A compiled tower: one request of all threads and, once large batches keep coming, several of few."""
+    """A compiled tower: one request of all threads and, once large batches keep coming, several of few.
 
-    def __init__(self, name: str, threads: int, requests: Callable[[int], list[Any]]) -> None:
-        self._name, self._requests = name, requests
+    Args:
+        name: of the input.
+        threads: of all requests together.
+        requests: compiles for so many streams, or fewer where the runtime wants it so: a request each.
+        streams_after: seconds of work in large batches after which streams are opened.
+    """
+
+    def __init__(
+        self, name: str, threads: int, requests: Callable[[int], list[Any]], streams_after: float
+    ) -> None:
+        self._name, self._requests, self._streams_after = name, requests, streams_after
         self._together = requests(1)
         self._streams: list[Any] = []
-        self._most = min(threads, MOST_STREAMS)
-        self._large_batches = 0
+        # Every stream gets as many threads as the others; a rest would be idle.
+        self._most = max(n for n in range(1, MOST_STREAMS + 1) if threads % n == 0)
+        self._seconds = 0.0
         self._one_at_a_time = threading.Lock()  # a request holds one input; all threads work on it anyway
 
     def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
         with self._one_at_a_time:
-            requests = self._requests_for(len(values))
-            parts = [np.ascontiguousarray(part) for part in np.array_split(values, len(requests))]
-            with ExitStack() as started:  # all are waited for, even where one fails: they read `parts`
-                for request, part in zip(requests, parts, strict=True):
-                    request.start_async({self._name: part}, share_inputs=True)
-                    started.callback(request.wait)
-            return np.concatenate([request.get_tensor(OUTPUT).data for request in requests])
+            large = self._most > 1 and len(values) >= LEAST_OF_STREAM * self._most
+            if large and not self._streams and self._seconds >= self._streams_after:
+                self._open_streams()
+            start = time.perf_counter()
+            output = self._run(self._streams if large and self._streams else self._together, values)
+            if large:
+                self._seconds += time.perf_counter() - start
+            return output
 
-    def _requests_for(self, samples: int) -> list[Any]:
-        if self._most == 1 or samples < LEAST_OF_STREAM * self._most:
-            return self._together
-        self._large_batches += 1
-        if self._large_batches == 2:
+    def _open_streams(self) -> None:
+        try:
             self._streams = self._requests(self._most)
-        return self._streams or self._together
+        except Exception:  # for want of memory, say; it goes on without
+            self._most = 1
+
+    def _run(self, requests: list[Any], values: NDArray[Any]) -> NDArray[Any]:
+        parts = [np.ascontiguousarray(part) for part in np.array_split(values, len(requests))]
+        with ExitStack() as started:  # all are waited for, even where one fails: they read `parts`
+            for request, part in zip(requests, parts, strict=True):
+                request.start_async({self._name: part}, share_inputs=True)
+                started.callback(request.wait)
+        return np.concatenate([request.get_tensor(OUTPUT).data for request in requests])
 
 
 def _import() -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from pathclip.errors import ConfigError, DataError, ModelFolderError
 from pathclip.evaluate.__main__ import task_list
-from pathclip.evaluate.evaluate import code_version, evaluate
+from pathclip.evaluate.evaluate import _cache_folder, code_version, evaluate
 from pathclip.evaluate.outputs import record
 from pathclip.evaluate.reporting.terminal import print_scores
 from pathclip.evaluate.subjects import load_subjects
@@ -211,10 +211,8 @@ def test_the_code_version_names_the_release():
 
 
 def test_features_are_kept_where_the_user_keeps_things_or_nowhere(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATHCLIP_CACHE", "")
-    run()
-    assert not (tmp_path / "features").exists()
+    assert _cache_folder("auto") is None and _cache_folder(None) is None and _cache_folder("here") == "here"
     monkeypatch.setenv("PATHCLIP_CACHE", str(tmp_path / "kept"))
     run()
     assert any((tmp_path / "kept" / "features").iterdir())

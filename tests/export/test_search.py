@@ -53,6 +53,14 @@ def recipes(mode, operators, best=BASE):
     return [recipe for _, vary in stages(mode, operators) for recipe in vary(best)]
 
 
+def test_attention_in_fp32_is_tried_where_the_recipe_has_it_in_integers_and_the_reverse_in_full():
+    tower = ["MatMul"] * 36 + ["Conv"]
+    whole = dataclasses.replace(BASE, attention=True)
+    assert any(not one.attention for one in recipes("quick", tower, whole))
+    assert not any(one.attention for one in recipes("quick", tower))
+    assert any(one.attention for one in recipes("full", tower))
+
+
 @pytest.mark.parametrize("operators", [["Conv"] * 50 + ["Gemm"], ["MatMul"] * 36 + ["Conv"]])
 @pytest.mark.parametrize("mode", ["quick", "full"])
 def test_eight_bits_are_for_who_asks_for_them(mode, operators):

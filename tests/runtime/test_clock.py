@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 
 import pytest
 
+from pathclip.runtime import clock
 from pathclip.runtime.clock import with_measured_clock
 from pathclip.runtime.cpu import cpu, from_fields
 
@@ -53,4 +56,15 @@ def test_a_processor_of_unknown_instructions_is_not_measured(monkeypatch):
 
 
 def test_this_machine_has_a_clock_that_can_be():
-    assert cpu().clock <= with_measured_clock(cpu()).clock < 10_000
+    assert cpu().clock <= with_measured_clock(cpu()).clock < 6_500
+
+
+def test_the_product_is_made_by_one_thread_and_takes_as_long_as_a_processor_needs():
+    done = subprocess.run(
+        [sys.executable, "-c", clock._PROBE],
+        env=os.environ | clock._ONE_THREAD,
+        capture_output=True,
+        text=True,
+    )
+    # One core does two to 64 float products per cycle, at half a gigahertz to seven.
+    assert 1e9 < float(done.stdout) < 64 * 7e9

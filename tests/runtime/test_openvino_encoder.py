@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import pathclip
 from pathclip.errors import ModelFolderError
 from pathclip.runtime.encoder import Encoder
+from pathclip.runtime.openvino_encoder import LEAST_OF_STREAM, _Requests
 from tests.runtime.quantised_model import write_quantised_model
 from tests.tiny_model import DIM, SIZE, break_file, list_files_again, write_tiny_model
 
@@ -59,30 +61,85 @@ def test_a_picture_is_the_same_alone_and_in_a_batch_of_64(model, runtime, precis
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_streams_for_large_batches_give_the_same_numbers(model, threads, monkeypatch):
-    import openvino
+def test_streams_for_large_batches_give_the_same_numbers(model):
+    from pathclip.model_folder import open_model_folder
+    from pathclip.runtime.openvino_encoder import OpenVinoEncoder
 
-    from pathclip.runtime import openvino_encoder
-
-    opened = []
-    compile_model = openvino.Core.compile_model
-
-    def spy(core, tower, device, settings):
-        opened.append(settings["NUM_STREAMS"])
-        return compile_model(core, tower, device, settings)
-
-    monkeypatch.setattr(openvino.Core, "compile_model", spy)
-    least = openvino_encoder.LEAST_OF_STREAM * threads
-    images = pixels(2 * least + 1)  # no multiple of the streams
-    encoder = pathclip.load(model, "openvino", "int8", threads=threads)
+    encoder = OpenVinoEncoder(open_model_folder(model), "int8", threads=2, streams_after=0.0)
+    images = pixels(4 * LEAST_OF_STREAM + 1)  # no multiple of the streams
     alone = np.concatenate([encoder.encode_images(images[i : i + 1]) for i in range(len(images))])
-    encoder.encode_images(images[: least - 1])  # too small a batch
-    together, dealt_out, again = (encoder.encode_images(images, batch_size=64) for _ in range(3))
-    assert opened == [1] + [threads] * (threads > 1)
-    np.testing.assert_allclose(together, alone, atol=1e-4)
-    np.testing.assert_allclose(dealt_out, alone, atol=1e-4)
-    np.testing.assert_allclose(again, alone, atol=1e-4)
+    for _ in range(2):
+        np.testing.assert_allclose(encoder.encode_images(images, batch_size=64), alone, atol=1e-4)
+
+
+class Request:
+    """Notes what a request of OpenVINO is told; its output is its input, doubled."""
+
+    def __init__(self, told: list[tuple[str, int]], fails: bool = False):
+        self.told, self.fails = told, fails
+
+    def start_async(self, inputs, share_inputs):
+        (self.data,) = inputs.values()
+        self.told.append(("start", len(self.data)))
+
+    def wait(self):
+        self.told.append(("wait", len(self.data)))
+        if self.fails:
+            raise RuntimeError("broken")
+
+    def get_tensor(self, name):
+        return SimpleNamespace(data=self.data * 2)
+
+
+def requests(threads: int, streams_after: float = 0.0, broken: tuple[int, ...] = (), refuse: bool = False):
+    """The requests of a tower, what they are told, and how many streams were compiled."""
+    told: list[tuple[str, int]] = []
+    compiled: list[int] = []
+
+    def compile_for(streams: int) -> list[Request]:
+        compiled.append(streams)
+        if refuse and streams > 1:
+            raise MemoryError
+        return [Request(told, streams > 1 and number in broken) for number in range(streams)]
+
+    return _Requests("pixels", threads, compile_for, streams_after), told, compiled
+
+
+@pytest.mark.parametrize(("threads", "streams"), [(1, 1), (2, 2), (3, 3), (8, 8), (11, 1), (12, 6), (16, 8)])
+def test_every_stream_gets_as_many_threads_and_a_part_and_all_work_at_once(threads, streams):
+    tower, told, compiled = requests(threads)
+    least = LEAST_OF_STREAM * streams
+    small, large = np.arange(least - 1), np.arange(least + 1)
+    assert (tower(small) == small * 2).all() and (tower(large) == large * 2).all()
+    assert compiled == [1, streams][: 1 + (streams > 1)]
+    parts = [len(part) for part in np.array_split(large, streams)]
+    assert [size for what, size in told[2:] if what == "start"] == parts
+    assert [what for what, _ in told[2:]] == ["start"] * streams + ["wait"] * streams
+
+
+def test_streams_are_opened_once_large_batches_have_taken_long_enough():
+    tower, _, compiled = requests(2, streams_after=1e-9)
+    for samples in (1, 1, 100, 1):
+        tower(np.arange(samples))
+    assert compiled == [1]
+    tower(np.arange(100))
+    tower(np.arange(100))
+    assert compiled == [1, 2]
+
+
+def test_what_cannot_open_streams_goes_on_without():
+    tower, _, compiled = requests(4, refuse=True)
+    for _ in range(3):
+        assert (tower(np.arange(50)) == np.arange(50) * 2).all()
+    assert compiled == [1, 4]
+
+
+def test_a_stream_that_fails_is_told_after_all_have_ended_and_the_next_batch_works():
+    tower, told, _ = requests(2, broken=(0,))
+    with pytest.raises(RuntimeError, match="broken"):
+        tower(np.arange(8))
+    assert [what for what, _ in told] == ["start", "start", "wait", "wait"]
+    assert (tower(np.arange(3)) == np.arange(3) * 2).all()
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])

@@ -120,6 +120,8 @@ def kept_nodes(model: Any, patterns: Sequence[str], keep: Mapping[str, str] | No
 def left_out(model: Any, recipe: Recipe) -> list[str]:
     """Names of the products of two activations that a recipe does not quantise; they are no layers.
 
+    Where both come from convolutions, whose outputs are integers, onnxruntime runs them in integers anyway.
+
     Args:
         model: a prepared fp32 graph.
         recipe: how.

@@ -44,8 +44,8 @@ class Recipe:
             it; not a transformer's patch embedding, its only convolution), 'depthwise' (all), or the
             beginning of node names.
         operators: ONNX operators that are quantised; of 'onnxruntime' alone.
-        attention: quantise the products of two activations too, uint8 by uint8. They are 1 % of a ViT-B/32's
-            work, and in fp32 they are nearer and, on all CPUs measured, no slower.
+        attention: quantise the products of two activations too, uint8 by uint8. They are 1 % of the work of
+            a ViT-B/32, which was nearer and no slower with them in fp32 (docs/performance.md).
         quantizer: whose graph is taken: 'onnxruntime', or 'nncf' (its own smoothing and bias correction).
     """
 

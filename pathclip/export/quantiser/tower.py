@@ -12,7 +12,7 @@ from pathclip.export.quantiser import ranges
 from pathclip.export.quantiser.equalise import equalise
 from pathclip.export.quantiser.nncf_quantizer import quantize_with_nncf, smooths
 from pathclip.export.quantiser.prepare import prepare, smooth
-from pathclip.export.quantiser.quantize import Quantised, quantize_tower
+from pathclip.export.quantiser.quantize import Quantised, left_out, quantize_tower
 from pathclip.export.quantiser.recipe import OPERATORS, Recipe
 from pathclip.export.quantiser.rounding import AdaRound
 
@@ -82,10 +82,20 @@ class Tower:
         return self._graphs[wanted]
 
     def applied(self, recipe: Recipe) -> Recipe:
-        """The recipe without smoothing and equalisation where they have no hold on this tower."""
+        """The recipe without smoothing, equalisation and attention where they have no hold on this tower."""
         smoothed = recipe.smoothing > 0 and self._is_smoothed(recipe)
         equalised = recipe.equalisation and self.graph(replace(recipe, smoothing=0.0)) != self._plain()
-        return replace(recipe, smoothing=recipe.smoothing if smoothed else 0.0, equalisation=equalised)
+        return replace(
+            recipe,
+            smoothing=recipe.smoothing if smoothed else 0.0,
+            equalisation=equalised,
+            attention=recipe.attention and self._has_attention(recipe),
+        )
+
+    def _has_attention(self, recipe: Recipe) -> bool:
+        import onnx
+
+        return bool(left_out(onnx.load(self.graph(recipe)), replace(recipe, attention=False)))
 
     def _is_smoothed(self, recipe: Recipe) -> bool:
         if recipe.quantizer == "nncf":

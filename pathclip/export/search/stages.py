@@ -38,10 +38,10 @@ def stages(mode: Mode, operators: Sequence[str]) -> list[tuple[str, Vary]]:
         plan.append(("rounding", lambda best: [_with(best, rounding="adaround")]))
     if full and find_spec("nncf"):
         plan.append(("nncf", _by_nncf))
-    if convolutions and full:
+    if operators.count("Conv") > 1 and full:
         plan.append(("depthwise in fp32", lambda best: [_with(best, keep_fp32=("stem", "depthwise"))]))
-    if products and full:
-        plan.append(("attention", lambda best: [_with(best, attention=not best.attention)]))
+    if products:
+        plan.append(("attention", _with_attention(full)))
     plan.append(("nothing in fp32", lambda best: [_with(best, keep_fp32=())]))
     return plan
 
@@ -58,6 +58,13 @@ def _with_ranges(full: bool) -> Vary:
             others += [_with(best, calibration="percentile", percentile=one) for one in shares]
             others.append(_with(best, calibration="entropy"))
         return others
+
+    return vary
+
+
+def _with_attention(full: bool) -> Vary:
+    def vary(best: Recipe) -> list[Recipe]:
+        return [_with(best, attention=not best.attention)] if full or best.attention else []
 
     return vary
 
