@@ -25,7 +25,7 @@ from pathclip.errors import ConfigError, DataError, PathclipError
 from pathclip.export.calibration.samples import BATCH, LEAST, Samples, read_calibration
 from pathclip.export.graphs.onnx import export_towers
 from pathclip.export.graphs.session import embed
-from pathclip.export.graphs.speed import speed_ratio
+from pathclip.export.graphs.speed import time_in_turn
 from pathclip.export.quantiser.nncf_quantizer import import_nncf
 from pathclip.export.quantiser.recipe import Recipe
 from pathclip.export.quantiser.tower import Tower
@@ -172,7 +172,7 @@ def row(label: str, tower: Tower, recipe: Recipe, expected: np.ndarray, file: Pa
     except PathclipError as error:
         return f"| {label} | {error} | | | | |"
     taken = time.monotonic() - start
-    ratio = speed_ratio(tower.fp32, file, next(tower.selection.part(0, BATCH).feeds(tower.name)))
+    ratio = time_in_turn(tower.fp32, file, next(tower.selection.part(0, BATCH).feeds(tower.name))).ratio
     cosine = (embed(file, tower.name, tower.selection) * expected).sum(axis=1)
     return (
         f"| {label} | {cosine.mean():.5f} | {np.quantile(cosine, 0.01):.5f} | {ratio:.2f} "

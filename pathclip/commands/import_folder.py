@@ -16,7 +16,7 @@ pathclip import vinid/plip --out plip
 pathclip import wisdomik/QuiltNet-B-32 --out quiltnet
 pathclip import ViT-B-32.pt --licence MIT --out clip
 pathclip import epoch_32.pt --model ViT-B-32 --out mine
-pathclip export model=plip out=plip-int8
+pathclip export model=plip calibration.shards=shards/train out=plip-int8
 """
 
 

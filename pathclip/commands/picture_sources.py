@@ -96,10 +96,20 @@ def open_source(given: Sequence[str], column: str | None = None, stdin: BinaryIO
         raise DataError("--column is for a table: pathclip classify MODEL table.csv --column NAME")
     if alone:
         stream = sys.stdin.buffer if stdin is None else stdin
-        return Source(lambda: map(_row, names_of_stream(stream)), countable=False, typed=_is_typed(stream))
+        typed = _is_typed(stream)
+        return Source(lambda: map(_row, _one_at_least(stream)), countable=False, typed=typed)
     for name in given:
         _check(name)
     return Source(lambda: map(_row, _each_once([_paths(name) for name in given])))
+
+
+def _one_at_least(stream: BinaryIO) -> Iterator[str]:
+    """The names; none at all is a fault, as of a search for files that found nothing or failed."""
+    name = None
+    for name in names_of_stream(stream):
+        yield name
+    if name is None:
+        raise DataError("stdin: no names of pictures came")
 
 
 def names_of_stream(stream: BinaryIO) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -49,6 +50,8 @@ def command(
         raise DataError("give either a text or --image FILE")
     if text is not None and not text.strip():
         raise DataError("the text is empty")
+    if text is not None and os.path.isfile(text):  # noqa: PTH113  # which asks about any text without raising
+        raise DataError(f"{text} is a file: search by it with --image {text}")
     from pathclip.index.exact import open_index
 
     opened = open_index(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -137,6 +138,7 @@ def export(cfg: Any) -> ExportResult:
         page = write_report(
             report, Exported(folder, out, gate, chosen, layers, sets, cfg.tolerance, cfg.seed)
         )
+        print(f"gate: {gate.in_words()}", file=sys.stderr)
         print(f"report: {page}")
         if not gate.passed and not cfg.force:
             raise ExportGateError(
@@ -171,6 +173,16 @@ def _folders(cfg: Any) -> tuple[ModelFolder, Path, Path]:
     if report.resolve() in (out.resolve(), folder.path.resolve()):
         raise ConfigError(f"report: {report} is a model folder; name another folder")
     return folder, out, report
+
+
+def _overrides() -> list[str]:
+    """The words of the command but for the folders that it names first, which a reader has elsewhere."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return []
+    words = [str(word) for word in HydraConfig.get().overrides.task]
+    return [word for word in words if not word.startswith(("model=", "out=", "report="))]
 
 
 def _tasks(cfg: Any) -> dict[str, Any]:
@@ -271,6 +283,7 @@ def _write(
             "from": folder.hash,
             "gate_passed": gate.passed,
             "recipes": {tower: entry["recipe"] for tower, entry in gate.details["recipes"].items()},
+            "overrides": _overrides(),
         },
     }
     with write_model_folder(out, card) as staging:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathclip.errors import ModelFolderError
-from pathclip.model_folder import ModelFolder
+from pathclip.model_folder import WEIGHTS, ModelFolder
 from pathclip.runtime.cores import available_cores
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.runtime.tokenizer import Tokenizer
@@ -244,10 +244,12 @@ def _choose(folder: ModelFolder, tower: str, precisions: Sequence[str]) -> str:
         if folder.has(name := f"onnx/{tower}_{precision}.onnx"):
             return name
     found = sorted(Path(name).name for name in folder.card["files"] if name.startswith("onnx/"))
+    # Only what has weights of torch can be exported.
+    named = folder.path if folder.has(WEIGHTS) else "the-trained-folder"
     raise ModelFolderError(
         f"{folder.path}: no {tower} tower in {' or '.join(precisions)}; "
         f"it has {', '.join(found) or 'no ONNX'}. "
-        f"To make one: pathclip export model={folder.path} out={folder.path.name}-int8"
+        f"To make one: pathclip export model={named} out={folder.path.name}-int8"
         f"{' keep_fp32=true' if 'int8' not in precisions else ''}"
     )
 

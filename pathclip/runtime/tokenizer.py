@@ -66,9 +66,12 @@ class Tokenizer:
         """Texts to int64 [n, context_length].
 
         Raises:
-            DataError: a text is no valid Unicode, as one typed in another encoding.
+            DataError: a text is no valid Unicode, as one typed in another encoding; or one stands where a
+                list is due.
             ModelFolderError: the special tokens alone are more than `context_length`.
         """
+        if isinstance(texts, str):
+            raise DataError(f'texts: a list is needed, also for one text: ["{texts}"]')
         if not texts:
             return np.zeros((0, self.context_length), np.int64)
         try:

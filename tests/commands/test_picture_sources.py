@@ -115,6 +115,12 @@ def test_names_come_from_a_stream_line_by_line_or_with_nul_bytes_between(pieces,
     assert list(names_of_stream(Pieces(*pieces))) == names
 
 
+def test_a_stream_without_names_is_a_fault():
+    with pytest.raises(DataError, match="no names of pictures came"):
+        list(open_source(["-"], stdin=Pieces(b"\n\n")).rows())
+    assert [row.given for row in open_source(["-"], stdin=Pieces(b"a.png\n")).rows()] == ["a.png"]
+
+
 def test_a_name_is_handed_on_before_the_stream_ends():
     stream = Pieces(b"a.png\n", b"b.png\n")
     assert next(names_of_stream(stream)) == "a.png"

@@ -50,6 +50,13 @@ def test_every_section_stands_there_whatever_the_card_holds(card):
     assert "None" not in text and "not for diagnosis" in text and "Not for: diagnosis" in text
 
 
+def test_the_command_of_the_export_is_whole_but_for_paths():
+    words = ["search=full", "calibration.shards=[/home/somebody/shards/train,more]", "recipe=naive"]
+    text = readme({**BARE, "export": {"overrides": words}}, PASSED)
+    assert "out=… search=full 'calibration.shards=[…/train,more]' recipe=naive\n" in text
+    assert "/home" not in text
+
+
 def test_what_the_card_does_not_hold_is_called_so():
     text = readme(BARE, PASSED)
     for item in (

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pathclip.errors import ConfigError
-from pathclip.export.graphs.speed import speed_ratio
+from pathclip.export.graphs.speed import time_in_turn
 from pathclip.export.quantiser.recipe import Recipe
 from pathclip.export.quantiser.tower import Tower
 from pathclip.export.search import sensitivity
@@ -51,6 +51,14 @@ def quick(fp32, objective, tmp_path_factory):
 
 def recipes(mode, operators, best=BASE):
     return [recipe for _, vary in stages(mode, operators) for recipe in vary(best)]
+
+
+def test_nncf_is_not_asked_for_what_it_has_not():
+    tower = ["MatMul"] * 36 + ["Conv"]
+    asked = recipes("full", tower, dataclasses.replace(BASE, quantizer="nncf"))
+    assert {one.calibration for one in asked if one.quantizer == "nncf"} == {"mse", "minmax", "percentile"}
+    assert all(one.rounding == "nearest" for one in asked if one.quantizer == "nncf")
+    assert any(one.calibration == "entropy" for one in recipes("full", tower))
 
 
 def test_attention_in_fp32_is_tried_where_the_recipe_has_it_in_integers_and_the_reverse_in_full():
@@ -106,6 +114,23 @@ def test_a_layer_goes_back_to_fp32_by_what_it_costs_and_says_so(quick):
     assert returned and returned[0].quantised.reasons == {
         worst.name: f"sensitivity: costs {worst.cost:.4f} of cosine alone, no. 1"
     }
+
+
+def test_single_layers_of_an_nncf_graph_are_measured_in_one_of_ours(fp32, objective, tmp_path, monkeypatch):
+    """NNCF moves scales from activations into weights, which alone in the fp32 graph would be wrong ones."""
+    pytest.importorskip("nncf")
+    measured = []
+
+    def spy(graph, int8, *rest):
+        measured.append(int8.name)
+        return sensitivity.sensitivities(graph, int8, *rest)
+
+    monkeypatch.setattr("pathclip.export.search.search.sensitivities", spy)
+    tower = Tower("image", fp32["image"], SAMPLES.part(0, 24), SAMPLES.part(24, 48), tmp_path)
+    base = dataclasses.replace(BASE, quantizer="nncf", calibration="minmax", smoothing=0.7)
+    found = search(tower, objective, base, "quick", tolerance=1e-9)
+    assert measured == ["image_for_sensitivity.onnx"]
+    assert found.sensitivities[0].cost < 0.5
 
 
 def test_sensitivity_is_not_measured_where_little_is_lost(tower, objective):
@@ -216,4 +241,4 @@ def test_a_graph_that_does_a_tenth_of_the_work_is_several_times_as_fast(tmp_path
         return file
 
     feed = {"x": np.ones((16, 768), np.float32)}
-    assert speed_ratio(write(40), write(4), feed) > 3
+    assert time_in_turn(write(40), write(4), feed).ratio > 3

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 import pathclip
+from pathclip.cli import main
 from pathclip.errors import DataError
 from pathclip.index.build import build_index
 from pathclip.index.exact import open_index
@@ -17,6 +18,12 @@ from tests.tiny_model import write_image
 def build(model, images, errors=None, out=None):
     on_error = None if errors is None else lambda *error: errors.append(error)
     return build_index(pathclip.load(model), images, out, on_error, batch_size=2)
+
+
+def test_a_file_given_as_text_is_asked_about(tmp_path, tiny_model, capsys):
+    picture = write_image(tmp_path / "red.png", "red")
+    assert main(["search", str(tmp_path / "any.index"), str(picture)]) == 1
+    assert f"search by it with --image {picture}" in capsys.readouterr().err
 
 
 def test_text_finds_the_picture_that_shows_it(tmp_path, tiny_model):

@@ -108,9 +108,12 @@ def accuracy_line(
 
     groups_of_class = (sums[..., 2] > 0).sum(axis=0)
     reach = float(np.mean([unseen(int(one)) for one in groups_of_class if one]))
-    interval = widened(bootstrap(sums, lost, RESAMPLES, SEED), reach, -1.0, 1.0)
+    drawn = bootstrap(sums, lost, RESAMPLES, SEED)
+    interval = widened(drawn, reach, -1.0, 1.0)
     first, second = (float(recall(sums.sum(axis=0), which)) for which in (0, 1))
     note = f"{first:.3f} → {second:.3f} on {source}"
+    if interval != drawn:
+        note += "; no class lost any: the interval is what its few groups may hide"
     return loss("balanced accuracy lost", interval, limit, len(labels), note)
 
 

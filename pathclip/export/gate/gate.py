@@ -124,6 +124,19 @@ class Gate:
             **self.details,
         }
 
+    def in_words(self) -> str:
+        """Whether it passed, and what is not sure, in one line."""
+        if not self.passed:
+            return f"failed: {self.failures()}"
+        parts = ["passed"]
+        for what, names in (
+            ("not proven", [line.name for line in self.lines if line.proven is False]),
+            ("not measured", [line.name for line in self.lines if line.value is None]),
+        ):
+            if names:
+                parts.append(f"{what}: {', '.join(names)}")
+        return "; ".join(parts)
+
     def failures(self) -> str:
         """The failed lines in words."""
         failed = [line for line in self.lines if line.passed is False]

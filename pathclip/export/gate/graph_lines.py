@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ from pathclip.export.gate.answers import joined
 from pathclip.export.gate.reference import check_layers
 from pathclip.export.gate.saturation import saturation
 from pathclip.export.gate.verdict import ROUNDING, Line, at_most
-from pathclip.export.graphs.session import embed, open_session
-from pathclip.export.graphs.speed import EQUALLY_FAST
+from pathclip.export.graphs.session import embed
+from pathclip.export.graphs.speed import EQUALLY_FAST, time_in_turn
 from pathclip.runtime.cpu import cpu
 
-SPEED_ROUNDS = 5
 RUNTIME_SAMPLES = 32
 NAMED = 3  # layers that a note names
 # Mean cosine to fp32 by which the graph as run may fall behind the graph as written and be called as near:
@@ -43,21 +41,12 @@ class Both:
 def speed_line(tower: str, fp32: Path, int8: Path, samples: Samples) -> Line:
     """Samples per second int8 over fp32 at batch 16, both timed in turn; for information only."""
     feed = next(samples.feeds(tower))
-    sessions = [open_session(fp32), open_session(int8)]
-    times: list[list[float]] = [[], []]
-    for session in sessions:
-        session.run(None, feed)
-    for _ in range(SPEED_ROUNDS):
-        for session, taken in zip(sessions, times, strict=True):
-            start = time.perf_counter()
-            session.run(None, feed)
-            taken.append(time.perf_counter() - start)
-    slow, fast = (float(np.median(taken)) for taken in times)
+    speeds = time_in_turn(fp32, int8, feed)
     n = len(next(iter(feed.values())))
-    note = f"{n / slow:.0f} → {n / fast:.0f} per second, onnxruntime on {cpu().name}"
-    if slow / fast < 1 + EQUALLY_FAST:
+    note = f"{n / speeds.first:.0f} → {n / speeds.second:.0f} per second, onnxruntime on {cpu().name}"
+    if speeds.ratio < 1 + EQUALLY_FAST:
         note += "; no faster here, the gain is size alone"
-    return Line(f"{tower} speed, int8 / fp32", slow / fast, n=n, note=note)
+    return Line(f"{tower} speed, int8 / fp32", speeds.ratio, n=n, note=note)
 
 
 def size_line(fp32: Mapping[str, Path], int8: Mapping[str, Path], limit: float) -> Line:

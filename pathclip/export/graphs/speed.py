@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +17,26 @@ EQUALLY_FAST = 0.03
 ROUNDS = 7
 LEAST_ROUNDS = 3
 SECONDS = 4.0  # no more rounds begin after this
+LEAST_OF_ROUND = 0.02  # seconds of each graph: a shorter one tells more of the machine than of the graph
 
 
-def speed_ratio(fp32: Path, int8: Path, feed: Mapping[str, np.ndarray]) -> float:
-    """Samples per second of int8 over those of fp32: the median of the ratios of paired rounds.
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """Of two graphs that were timed in turn.
+
+    Attributes:
+        ratio: samples per second of the second over those of the first: the median over paired rounds.
+        first: median of seconds for one batch.
+        second: likewise.
+    """
+
+    ratio: float
+    first: float
+    second: float
+
+
+def time_in_turn(fp32: Path, int8: Path, feed: Mapping[str, np.ndarray]) -> Speeds:
+    """Times both graphs on one batch.
 
     Args:
         fp32: ONNX file.
@@ -26,15 +44,22 @@ def speed_ratio(fp32: Path, int8: Path, feed: Mapping[str, np.ndarray]) -> float
         feed: one batch.
     """
     sessions = [open_session(fp32), open_session(int8)]
+    calls = []
     for session in sessions:
         session.run(None, dict(feed))  # the first run lays out memory
-    ratios: list[float] = []
+        calls.append(max(1, round(LEAST_OF_ROUND / _seconds(session, feed, 1))))
+    rounds: list[list[float]] = []
     end = time.perf_counter() + SECONDS
-    while len(ratios) < LEAST_ROUNDS or (len(ratios) < ROUNDS and time.perf_counter() < end):
-        taken = []
-        for session in sessions:
-            start = time.perf_counter()
-            session.run(None, dict(feed))
-            taken.append(time.perf_counter() - start)
-        ratios.append(taken[0] / taken[1])
-    return float(np.median(ratios))
+    while len(rounds) < LEAST_ROUNDS or (len(rounds) < ROUNDS and time.perf_counter() < end):
+        rounds.append([_seconds(one, feed, times) for one, times in zip(sessions, calls, strict=True)])
+    taken = np.array(rounds)
+    first, second = np.median(taken, axis=0)
+    return Speeds(float(np.median(taken[:, 0] / taken[:, 1])), float(first), float(second))
+
+
+def _seconds(session: Any, feed: Mapping[str, np.ndarray], calls: int) -> float:
+    """Of one call, over so many."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        session.run(None, dict(feed))
+    return max(time.perf_counter() - start, 1e-9) / calls

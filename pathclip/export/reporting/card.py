@@ -7,6 +7,8 @@ Its sections answer those items of CONSORT-AI and TRIPOD+AI that apply to a rese
 from __future__ import annotations
 
 import math
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -233,10 +235,16 @@ def _again(card: Mapping[str, Any], scores: Sequence[Score]) -> list[str]:
         "",
         "```",
         f"pathclip train data.train=…{'' if seed is None else f' seed={seed}'}   # all keys: run.json",
-        "pathclip export model=… out=…",
+        f"pathclip export model=… out=…{_words(card)}",
         f"pathclip evaluate model=this-folder task={tasks}",
         "```",
     ]
+
+
+def _words(card: Mapping[str, Any]) -> str:
+    """The further overrides of the export; of a path its last part, as the rest is of one machine."""
+    words = (card.get("export") or {}).get("overrides") or []
+    return "".join(" " + shlex.quote(re.sub(r"(?<![^=\[,])/[^,\]]*/", "…/", str(word))) for word in words)
 
 
 def _row(line: Line) -> str:

@@ -7,6 +7,7 @@ CPUs without VNNI, if there are any; the held-out set of the gate has no part in
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from pathclip.errors import PathclipError
 from pathclip.export.calibration.samples import BATCH
 from pathclip.export.gate.saturation import saturation
-from pathclip.export.graphs.speed import speed_ratio
+from pathclip.export.graphs.speed import time_in_turn
 from pathclip.export.quantiser.quantize import Quantised
 from pathclip.export.quantiser.recipe import Recipe
 from pathclip.export.quantiser.tower import Tower
@@ -210,7 +211,7 @@ class _Search:
         self.operators = self.operators or _weighted(file)
         if nodes not in self._speeds:
             feed = next(self.tower.selection.part(0, BATCH).feeds(self.tower.name))
-            self._speeds[nodes] = speed_ratio(self.tower.fp32, file, feed)
+            self._speeds[nodes] = time_in_turn(self.tower.fp32, file, feed).ratio
         return self._speeds[nodes]
 
     def _drop_beaten(self) -> None:
@@ -228,9 +229,12 @@ def _return_to_fp32(run: _Search, start: Trial, most: int) -> tuple[tuple[Sensit
     """
     tower, last = run.tower, start
     samples = tower.selection.part(0, BATCH)
-    found, layers = sensitivities(
-        tower.graph(start.recipe), start.quantised.file, tower.name, samples, _middle(run.ends)
-    )
+    recipe, file = start.recipe, start.quantised.file
+    if recipe.quantizer == "nncf":
+        # It smooths within its own graph, whose weights do not fit the fp32 one that single layers stand in.
+        recipe = dataclasses.replace(recipe, quantizer="onnxruntime")
+        file = tower.quantise(recipe, file.with_name(f"{tower.name}_for_sensitivity.onnx")).file
+    found, layers = sensitivities(tower.graph(recipe), file, tower.name, samples, _middle(run.ends))
     among = f" of {len(found)} measured of {layers}" if len(found) < layers else ""
     kept: dict[str, str] = {}
     idle = 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from pathclip.errors import ConfigError
 from pathclip.export.quantiser.recipe import Recipe
 
 Mode = Literal["quick", "full"]
@@ -35,7 +37,7 @@ def stages(mode: Mode, operators: Sequence[str]) -> list[tuple[str, Vary]]:
         plan.append(("equalisation", lambda best: [_with(best, equalisation=not best.equalisation)]))
     plan.append(("bias correction", lambda best: [_with(best, bias_correction=not best.bias_correction)]))
     if full:
-        plan.append(("rounding", lambda best: [_with(best, rounding="adaround")]))
+        plan.append(("rounding", lambda best: _each(best, {"rounding": "adaround"})))
     if full and find_spec("nncf"):
         plan.append(("nncf", _by_nncf))
     if operators.count("Conv") > 1 and full:
@@ -51,15 +53,12 @@ def _in_seven_bits(best: Recipe) -> list[Recipe]:
 
 
 def _with_ranges(full: bool) -> Vary:
-    def vary(best: Recipe) -> list[Recipe]:
-        others = [_with(best, calibration=one) for one in ("mse", "minmax", "percentile")]
-        if full:
-            shares = (99.9, 99.99, 99.999)
-            others += [_with(best, calibration="percentile", percentile=one) for one in shares]
-            others.append(_with(best, calibration="entropy"))
-        return others
-
-    return vary
+    changes: list[dict[str, Any]] = [{"calibration": one} for one in ("mse", "minmax", "percentile")]
+    if full:
+        shares = (99.9, 99.99, 99.999)
+        changes += [{"calibration": "percentile", "percentile": one} for one in shares]
+        changes.append({"calibration": "entropy"})
+    return lambda best: _each(best, *changes)
 
 
 def _with_attention(full: bool) -> Vary:
@@ -72,6 +71,15 @@ def _with_attention(full: bool) -> Vary:
 def _by_nncf(best: Recipe) -> list[Recipe]:
     calibration = "minmax" if best.calibration == "entropy" else best.calibration
     return [_with(best, quantizer="nncf", rounding="nearest", calibration=calibration)]
+
+
+def _each(best: Recipe, *changes: Mapping[str, Any]) -> list[Recipe]:
+    """The recipe with each change; without those that do not go together with the rest of it."""
+    found = []
+    for change in changes:
+        with contextlib.suppress(ConfigError):
+            found.append(_with(best, **change))
+    return found
 
 
 def _with(recipe: Recipe, **changes: Any) -> Recipe:
