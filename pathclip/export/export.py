@@ -182,7 +182,7 @@ def _overrides() -> list[str]:
     if not HydraConfig.initialized():
         return []
     words = [str(word) for word in HydraConfig.get().overrides.task]
-    return [word for word in words if not word.startswith(("model=", "out=", "report="))]
+    return [word for word in words if not word.startswith(("model=", "model_folder=", "out=", "report="))]
 
 
 def _tasks(cfg: Any) -> dict[str, Any]:

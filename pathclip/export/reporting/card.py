@@ -244,7 +244,8 @@ def _again(card: Mapping[str, Any], scores: Sequence[Score]) -> list[str]:
 def _words(card: Mapping[str, Any]) -> str:
     """The further overrides of the export; of a path its last part, as the rest is of one machine."""
     words = (card.get("export") or {}).get("overrides") or []
-    return "".join(" " + shlex.quote(re.sub(r"(?<![^=\[,])/[^,\]]*/", "…/", str(word))) for word in words)
+    shown = [re.sub(r"(?<![^=\[,])/[^,\]]*/", "path/to/", str(word)) for word in words]
+    return "".join(f" {shlex.quote(word)}" for word in shown)
 
 
 def _row(line: Line) -> str:
