@@ -121,6 +121,7 @@ def test_the_metric_that_decides_comes_first_and_ranks_in_their_order(tmp_path):
     assert header == "val/loss,train/loss,val/recall@5,val/recall@10,folder"
 
 
+@pytest.mark.slow
 def test_out_names_the_folder_of_a_sweep(tmp_path):
     out = tmp_path / "here"
     tiny_shards.write(tmp_path / "train", n=16)

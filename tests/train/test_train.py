@@ -222,6 +222,7 @@ def test_a_missing_accelerator_is_one_line(shards, tmp_path):
         train(config(shards, tmp_path, "trainer=gpu"))
 
 
+@pytest.mark.slow
 def test_shards_are_curated_once_and_not_reused_for_another_curation(tmp_path):
     tiny = ["model=tiny", "debug=tiny", f"out={tmp_path}", "trainer.max_steps=1"]
     train(compose("train", tiny))
