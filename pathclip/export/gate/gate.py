@@ -114,12 +114,22 @@ class Gate:
         """Whether no line failed."""
         return all(line.passed is not False for line in self.lines)
 
+    @property
+    def not_proven(self) -> list[str]:
+        """Names of the lines that hold while their interval reaches past the limit."""
+        return [line.name for line in self.lines if line.proven is False]
+
+    @property
+    def not_measured(self) -> list[str]:
+        """Names of the lines without a figure."""
+        return [line.name for line in self.lines if line.value is None]
+
     def as_json(self) -> dict[str, Any]:
         """Content of `gate.json`."""
         return {
             "passed": self.passed,
-            "not_measured": [line.name for line in self.lines if line.value is None],
-            "not_proven": [line.name for line in self.lines if line.proven is False],
+            "not_measured": self.not_measured,
+            "not_proven": self.not_proven,
             "lines": [asdict(line) for line in self.lines],
             **self.details,
         }
@@ -128,14 +138,8 @@ class Gate:
         """Whether it passed, and what is not sure, in one line."""
         if not self.passed:
             return f"failed: {self.failures()}"
-        parts = ["passed"]
-        for what, names in (
-            ("not proven", [line.name for line in self.lines if line.proven is False]),
-            ("not measured", [line.name for line in self.lines if line.value is None]),
-        ):
-            if names:
-                parts.append(f"{what}: {', '.join(names)}")
-        return "; ".join(parts)
+        unsure = (("not proven", self.not_proven), ("not measured", self.not_measured))
+        return "; ".join(["passed", *(f"{what}: {', '.join(names)}" for what, names in unsure if names)])
 
     def failures(self) -> str:
         """The failed lines in words."""

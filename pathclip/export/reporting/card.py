@@ -19,6 +19,7 @@ from pathclip.evaluate.reporting.paper_tables import caption, markdown, markdown
 from pathclip.evaluate.reporting.provenance import package_versions
 from pathclip.export.gate.gate import Gate
 from pathclip.export.gate.verdict import Line
+from pathclip.model.card_text import NOTICE, USAGE
 from pathclip.runtime.preprocess import Preprocess
 from pathclip.types import Score
 
@@ -63,16 +64,10 @@ def _opening(card: Mapping[str, Any], gate: Gate) -> list[str]:
     return [
         f"# {card.get('name', 'model')}, int8",
         "",
-        "An image-text dual encoder for pathology pictures, quantised for CPUs. "
-        "**Research software. Not a medical device; not for diagnosis.**",
+        f"An image-text dual encoder for pathology pictures, quantised for CPUs. {NOTICE}",
         "",
         *failed,
-        "```python",
-        "import pathclip",
-        "",
-        'encoder = pathclip.load("this-folder")',
-        "vectors = encoder.encode_images(images)",
-        "```",
+        *USAGE,
         "",
         f"- Input: RGB pictures, brought to {height}x{width} pixels; texts of at most "
         f"{card['context_length']} tokens. A picture that cannot be decoded is refused by name.",

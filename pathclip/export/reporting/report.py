@@ -116,8 +116,8 @@ def sentences(exported: Exported) -> list[str]:
 def _verdict_sentence(gate: Gate) -> str:
     """Passed or failed, and how much of it was not proven or not measured."""
     failed = sum(line.passed is False for line in gate.lines)
-    unproven = sum(line.proven is False for line in gate.lines)
-    missing = sum(line.value is None for line in gate.lines)
+    unproven = len(gate.not_proven)
+    missing = len(gate.not_measured)
     open_ = [
         f"{n} of its lines {'is' if n == 1 else 'are'} not {what}"
         for n, what in ((unproven, "proven"), (missing, "measured"))

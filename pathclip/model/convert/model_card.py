@@ -10,6 +10,7 @@ from typing import Any
 
 from pathclip import __version__
 from pathclip.errors import escaped
+from pathclip.model.card_text import NOTICE, USAGE
 from pathclip.runtime.preprocess import Preprocess
 
 NOT_STATED = "not stated"
@@ -79,15 +80,9 @@ def readme(card: Mapping[str, Any], origin: Origin) -> str:
     lines = [
         f"# {card['name']}",
         "",
-        "An image-text dual encoder, imported. **Research software. Not a medical device; not for "
-        "diagnosis.**",
+        f"An image-text dual encoder, imported. {NOTICE}",
         "",
-        "```python",
-        "import pathclip",
-        "",
-        'encoder = pathclip.load("this-folder")',
-        "vectors = encoder.encode_images(images)",
-        "```",
+        *USAGE,
         "",
         f"- Source: {origin.source}{revision}, {origin.layout}.",
         f"- Licence of the weights: {card['licence']}.",
